@@ -1,0 +1,320 @@
+"""What lies on disk between two commands: folders (or one zip) with a manifest, hashes and parents.
+
+An artifact is written to a hidden sibling and renamed when complete, so a reader sees all of it or nothing. Nothing in
+here unpickles: tensors are safetensors, everything else is JSON or media.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from . import __version__
+from .errors import ArtifactError, CheckpointError, OutputExistsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An opened artifact: `root` is its folder or zip file, `manifest` its parsed and checked manifest.
+
+    `config` holds the settings that made it, `parents` maps a parent's kind to that parent's hash, `consent` says who
+    agreed to be portrayed (`self`, `permission`, `synthetic`, or empty for a generic prior).
+    """
+
+    root: Path
+    manifest: Mapping[str, Any]
+
+    kind: ClassVar[str] = "Artifact"
+    made_by: ClassVar[str] = ""
+    """The command that makes one, for error messages."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.manifest["config"]
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the member hashes and the config: the identity by which children name their parent."""
+        return self.manifest["hash"]
+
+    @property
+    def parents(self) -> Mapping[str, str]:
+        return self.manifest["parents"]
+
+    @property
+    def consent(self) -> str:
+        return self.manifest["consent"]
+
+    @classmethod
+    def open(cls, path: Path | str, verify: bool = True) -> Self:
+        """Open and check an artifact.
+
+        Args:
+            path: the folder or zip file.
+            verify: also compare the SHA-256 of each member with the manifest.
+
+        Raises:
+            ArtifactError: nothing there, not an artifact, another kind, a newer format, or damaged members.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise ArtifactError(f"{cls.kind} `{path}` does not exist. {cls._how_to_make()}")
+        try:
+            manifest = json.loads(_read_member(path, MANIFEST))
+            kind, version, members = manifest["kind"], manifest["format"], manifest["members"]
+        except (KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            raise ArtifactError(
+                f"`{path}` is not a talk3d {cls.kind}: it has no readable {MANIFEST} ({error}). {cls._how_to_make()}"
+            ) from error
+        if kind != cls.kind:
+            raise ArtifactError(f"`{path}` is a {kind}, but a {cls.kind} is needed here. {cls._how_to_make()}")
+        if version > FORMAT_VERSION:
+            raise ArtifactError(
+                f"`{path}` uses artifact format {version}, but this talk3d {__version__} reads up to {FORMAT_VERSION}. "
+                "Upgrade talk3d, or remake the artifact with this version."
+            )
+        if verify:
+            for name, digest in members.items():
+                try:
+                    actual = hashlib.sha256(_read_member(path, name)).hexdigest()
+                except (KeyError, OSError) as error:
+                    raise ArtifactError(f"`{path}` lacks its member `{name}`; it is incomplete. Remake it.") from error
+                if actual != digest:
+                    raise ArtifactError(
+                        f"`{path}` is damaged: `{name}` does not match its recorded SHA-256. Remake it or restore a copy."
+                    )
+        return cls(path, manifest)
+
+    @classmethod
+    def _how_to_make(cls) -> str:
+        return f"Make one with `{cls.made_by}`." if cls.made_by else ""
+
+    def read(self, member: str) -> bytes:
+        return _read_member(self.root, member)
+
+    def json(self, member: str) -> Any:
+        return json.loads(self.read(member))
+
+    def tensors(self, member: str) -> dict[str, Tensor]:
+        import safetensors.torch
+
+        return safetensors.torch.load(self.read(member))
+
+    def path(self, member: str) -> Path:
+        """The file path of a member, for readers that need one; only folders have them."""
+        return self.root / member
+
+    def require_parent(self, parent: Artifact) -> None:
+        """Refuse a parent this artifact was not made from.
+
+        Raises:
+            ArtifactError: the recorded hash differs, so results would silently be wrong.
+        """
+        expected = self.parents.get(parent.kind)
+        if expected != parent.hash:
+            raise ArtifactError(
+                f"{self.kind} `{self.root}` was made from another {parent.kind} (recorded {str(expected)[:12]}, "
+                f"given {parent.hash[:12]} at `{parent.root}`). Use the original one, or remake the {self.kind}."
+            )
+
+
+class Prior(Artifact):
+    """A generative prior: generator weights, profile, canonical landmarks."""
+
+    kind = "Prior"
+    made_by = "talk3d prior train"
+
+
+class Capture(Artifact):
+    """A prepared video: aligned frames, masks, head poses, sound, and the train/test split."""
+
+    kind = "Capture"
+    made_by = "talk3d prepare VIDEO -o CAPTURE --consent self"
+
+
+class Subject(Artifact):
+    """A prior personalised to the person of one capture."""
+
+    kind = "Subject"
+    made_by = "talk3d personalize CAPTURE -o SUBJECT"
+
+
+class Avatar(Artifact):
+    """A subject that speaks: everything `speak` needs, in one file."""
+
+    kind = "Avatar"
+    made_by = "talk3d train SUBJECT -o AVATAR"
+
+
+@dataclass
+class Draft:
+    """An artifact being written: put members into `folder`; the rest goes into the manifest."""
+
+    folder: Path
+    config: dict[str, Any] = field(default_factory=dict)
+    parents: dict[str, str] = field(default_factory=dict)
+    consent: str = ""
+    licence: str = ""
+
+    def write_json(self, member: str, value: Any) -> None:
+        (self.folder / member).write_text(json.dumps(value, indent=1))
+
+    def write_tensors(self, member: str, tensors: Mapping[str, Tensor]) -> None:
+        import safetensors.torch
+
+        safetensors.torch.save_file({k: v.detach().contiguous() for k, v in tensors.items()}, self.folder / member)
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raises OutputExistsError if `path` is taken and may not be replaced. Call before any expensive work."""
+    if path.exists() and not overwrite:
+        raise OutputExistsError(
+            f"`{path}` already exists and nothing is overwritten silently. Choose another output, or pass `--overwrite`."
+        )
+
+
+@contextlib.contextmanager
+def creating(cls: type[Artifact], path: Path | str, *, overwrite: bool = False, zipped: bool = False) -> Iterator[Draft]:
+    """Write an artifact atomically: yields a `Draft`, then hashes, writes the manifest and renames into place.
+
+    Args:
+        path: final folder (or file, if `zipped`).
+        overwrite: replace an existing artifact *of the same kind*; anything else is never replaced.
+        zipped: one uncompressed zip instead of a folder.
+
+    Raises:
+        OutputExistsError: `path` is taken.
+    """
+    path = Path(path)
+    refuse_existing(path, overwrite)
+    if path.exists():
+        try:
+            cls.open(path, verify=False)
+        except ArtifactError as error:
+            raise OutputExistsError(
+                f"`{path}` exists and is not a {cls.kind}, so `--overwrite` does not apply to it. Choose another output."
+            ) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.parent / f".{path.name}.{os.getpid()}.partial"
+    remove_stale_partials(path)
+    staging.mkdir()
+    try:
+        draft = Draft(staging)
+        yield draft
+        _seal(cls, draft)
+        complete = staging
+        if zipped:
+            complete = path.parent / f".{path.name}.{os.getpid()}.zip.partial"
+            with zipfile.ZipFile(complete, "w", zipfile.ZIP_STORED) as archive:
+                for member in sorted(staging.iterdir()):
+                    archive.write(member, member.name)
+        _replace(complete, path)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        path.with_name(f".{path.name}.{os.getpid()}.zip.partial").unlink(missing_ok=True)
+
+
+def remove_stale_partials(path: Path) -> None:
+    """Remove what a killed run left beside `path`; a partial whose process still lives is left alone."""
+    for partial in path.parent.glob(f".{path.name}.*.partial"):
+        owner = partial.name.removeprefix(f".{path.name}.").split(".")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+
+
+def _seal(cls: type[Artifact], draft: Draft) -> None:
+    members = {
+        member.name: hashlib.sha256(member.read_bytes()).hexdigest()
+        for member in sorted(draft.folder.iterdir())
+        if member.name != MANIFEST
+    }
+    manifest: dict[str, Any] = {
+        "kind": cls.kind,
+        "format": FORMAT_VERSION,
+        "creator": f"talk3d {__version__}",
+        "config": draft.config,
+        "parents": draft.parents,
+        "consent": draft.consent,
+        "licence": draft.licence,
+        "members": members,
+    }
+    identity = json.dumps([cls.kind, draft.config, draft.parents, members], sort_keys=True)
+    manifest["hash"] = hashlib.sha256(identity.encode()).hexdigest()
+    draft.write_json(MANIFEST, manifest)
+
+
+def _replace(new: Path, old: Path) -> None:
+    """Rename `new` to `old`. A folder cannot be renamed over a full one, so the old one steps aside first."""
+    aside = old.parent / f".{old.name}.{os.getpid()}.old.partial"
+    if old.is_dir():
+        old.rename(aside)
+    os.replace(new, old)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _read_member(root: Path, member: str) -> bytes:
+    if root.is_dir():
+        return (root / member).read_bytes()
+    with zipfile.ZipFile(root) as archive:
+        return archive.read(member)
+
+
+def save_state(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Write a training state atomically: tensors by name plus JSON-serialisable `state`, in one safetensors file."""
+    import safetensors.torch
+
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    safetensors.torch.save_file(
+        {k: v.detach().contiguous() for k, v in tensors.items()}, partial, {"state": json.dumps(state)}
+    )
+    os.replace(partial, path)
+
+
+def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_state` wrote.
+
+    Raises:
+        CheckpointError: the file is damaged or is not a training state.
+    """
+    import safetensors
+    import safetensors.torch
+
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            state = json.loads((file.metadata() or {})["state"])
+        return safetensors.torch.load_file(path), state
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"`{path}` is not a readable training state ({error}). Delete it to start afresh.") from error
+
+
+def optimizer_tensors(optimizer: Any, prefix: str) -> dict[str, Tensor]:
+    """An Adam-like optimiser's state as named tensors, so that it can be saved without pickling."""
+    return {
+        f"{prefix}.{index}.{name}": value
+        for index, entry in optimizer.state_dict()["state"].items()
+        for name, value in entry.items()
+    }
+
+
+def restore_optimizer(optimizer: Any, tensors: Mapping[str, Tensor], prefix: str) -> None:
+    """The inverse of `optimizer_tensors`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith(prefix + "."):
+            index, name = key.removeprefix(prefix + ".").split(".", 1)
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
