@@ -1,0 +1,384 @@
+"""The prior: latent to style vectors to tri-planes, and planes and a camera to a picture.
+
+Everything that has a size reads it from the :class:`Profile` stored beside the weights. Module names are those of EG3D's
+generator, so official weights load by name. Letters: B batch, L style vectors, W their width, C channels of one plane,
+F decoder features, h rendered resolution, H final resolution.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from talk3d.camera import Orbit
+from talk3d.errors import ConfigError
+from talk3d.prior.superres import EG3D_8XDC, SuperResolution, SuperResolutionConfig
+from talk3d.prior.synthesis import EqualizedLinear, MappingNetwork, NoiseMode, SynthesisNetwork
+from talk3d.render.rays import Rays, generate_rays
+from talk3d.render.reference import Rendering, RenderOptions, render, sample_planes
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Every size of a generator and the conventions its weights were trained with."""
+
+    name: str
+    """For people; nothing depends on it."""
+    z_dim: int
+    """Width of the latent z."""
+    c_dim: int
+    """Width of the camera label that conditions the mapping; 0 for no conditioning."""
+    w_dim: int
+    """Width of a style vector."""
+    mapping_layers: int
+    """Dense layers of the mapping network."""
+    mapping_features: int
+    """Width of its inner layers."""
+    mapping_embed: int
+    """Width to which the camera label is embedded (unused without one)."""
+    mapping_lr_multiplier: float
+    """Learning-rate multiplier of its layers."""
+    normalize_latent: bool
+    """Whether z is scaled to unit mean square first."""
+    camera_scale: float
+    """Factor on the camera label before the mapping."""
+    plane_resolution: int
+    """Side of a plane, texels."""
+    plane_channels: int
+    """Channels of one of the three planes."""
+    channel_base: int
+    """A backbone block at resolution r has min(channel_base / r, channel_max) channels."""
+    channel_max: int
+    """See channel_base."""
+    backbone_clamp: float | None
+    """Limit of backbone activations; None for no limit."""
+    noise: NoiseMode
+    """Backbone noise used unless asked otherwise."""
+    noise_parameters: bool
+    """Whether layers own noise patterns and strengths at all."""
+    decoder_hidden: int
+    """Width of the decoder's hidden layer."""
+    decoder_features: int
+    """Colour features per point; the first three are RGB."""
+    decoder_lr_multiplier: float
+    """Learning-rate multiplier of the decoder."""
+    neural_resolution: int
+    """Side of the rendered picture before super-resolution, pixels."""
+    superres: SuperResolutionConfig
+    """Layout of the super-resolution module."""
+    alpha: bool
+    """Whether pictures carry an alpha channel (premultiplied) to be composited over a background."""
+    orbit: Orbit
+    """The camera the prior is meant to be seen with."""
+    render: RenderOptions
+    """Ray sampling and plane axes."""
+
+    @property
+    def image_resolution(self) -> int:
+        """Side of the final picture, pixels."""
+        return self.superres.output_resolution
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the final picture: RGB, or RGB and alpha."""
+        return 4 if self.alpha else 3
+
+    @property
+    def num_ws(self) -> int:
+        """Number of style vectors of the backbone: one per convolution and one for the last skip image."""
+        return 2 * (self.plane_resolution.bit_length() - 2)
+
+    def to_json(self) -> str:
+        """The profile as JSON text; :meth:`from_json` reads it back."""
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Profile":
+        """Read what :meth:`to_json` wrote; a missing or unknown field is an error that names it."""
+        fields = dict(json.loads(text))
+        superres = _build(SuperResolutionConfig, fields.pop("superres", {}))
+        orbit = _build(Orbit, fields.pop("orbit", {}))
+        options = _build(RenderOptions, fields.pop("render", {}))
+        return _build(cls, fields | {"superres": superres, "orbit": orbit, "render": options})
+
+
+_Config = TypeVar("_Config")
+
+
+def _build(kind: type[_Config], fields: dict[str, Any]) -> _Config:
+    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown, missing = sorted(set(fields) - known), sorted(known - set(fields))
+    if unknown or missing:
+        raise ConfigError(
+            f"The profile's {kind.__name__} does not match this version of talk3d: "
+            f"unknown fields {unknown}, missing fields {missing}. "
+            "It was probably written by another version; use that one, or convert the prior again."
+        )
+    # JSON has no tuples.
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+
+
+MINI = Profile(
+    name="mini",
+    z_dim=128,
+    c_dim=0,
+    w_dim=256,
+    mapping_layers=3,
+    mapping_features=256,
+    mapping_embed=0,
+    mapping_lr_multiplier=0.1,
+    normalize_latent=False,
+    camera_scale=0.0,
+    plane_resolution=128,
+    plane_channels=16,
+    channel_base=4096,
+    channel_max=256,
+    backbone_clamp=None,
+    noise="none",
+    noise_parameters=False,
+    decoder_hidden=32,
+    decoder_features=16,
+    decoder_lr_multiplier=1.0,
+    neural_resolution=64,
+    superres=SuperResolutionConfig(input_resolution=64, widths=(48, 24), first_up=True, clamp=None),
+    alpha=True,
+    orbit=Orbit(),
+    render=RenderOptions(
+        samples_coarse=16, samples_fine=16, near=2.25, far=3.2, box_warp=1.0, plane_axes="aligned"
+    ),
+)
+"""The profile of the weights we ship: small enough for one CPU core."""
+
+FULL = Profile(
+    name="eg3d-ffhq-512-128",
+    z_dim=512,
+    c_dim=25,
+    w_dim=512,
+    mapping_layers=2,
+    mapping_features=512,
+    mapping_embed=512,
+    mapping_lr_multiplier=0.01,
+    normalize_latent=True,
+    camera_scale=1.0,
+    plane_resolution=256,
+    plane_channels=32,
+    channel_base=32768,
+    channel_max=512,
+    backbone_clamp=None,
+    noise="const",
+    noise_parameters=True,
+    decoder_hidden=64,
+    decoder_features=32,
+    decoder_lr_multiplier=1.0,
+    neural_resolution=128,
+    superres=EG3D_8XDC,
+    alpha=False,
+    orbit=Orbit(radius=2.7, pivot=(0.0, 0.05, 0.2), focal=3.6),
+    render=RenderOptions(
+        samples_coarse=48, samples_fine=48, near=2.25, far=3.3, box_warp=1.0, plane_axes="aligned"
+    ),
+)
+"""EG3D's FFHQ 512-128 generator with corrected plane axes and the camera talking portraits are shot with."""
+
+
+@dataclass(frozen=True)
+class RawPicture:
+    """A rendered picture before super-resolution."""
+
+    features: Float[Tensor, "batch features height width"]
+    """Composited features, -1 where there is nothing."""
+    rgb: Float[Tensor, "batch 3 height width"]
+    """Their first three channels: colour in [-1, 1], premultiplied where the prior has alpha."""
+    depth: Float[Tensor, "batch 1 height width"]
+    """Distance along the ray, scene units."""
+    alpha: Float[Tensor, "batch 1 height width"]
+    """Opacity, 0..1."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished picture and the rendering it was made from."""
+
+    image: Float[Tensor, "batch channels size size"]
+    """RGB in [-1, 1]; with alpha, premultiplied RGB (-1 is nothing) and alpha * 2 - 1."""
+    raw: RawPicture
+    """Before super-resolution."""
+
+
+class Decoder(nn.Module):
+    """A two-layer network from plane features to colour features and raw density; the view direction plays no part."""
+
+    def __init__(self, channels: int, hidden: int, features: int, *, lr_multiplier: float = 1.0) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            EqualizedLinear(channels, hidden, lr_multiplier=lr_multiplier),
+            nn.Softplus(),
+            EqualizedLinear(hidden, 1 + features, lr_multiplier=lr_multiplier),
+        )
+
+    def forward(
+        self, features: Float[Tensor, "batch points channels"]
+    ) -> tuple[Float[Tensor, "batch points features"], Float[Tensor, "batch points 1"]]:
+        """Colour features in (-0.001, 1.001) and raw density, which marching activates with softplus(x - 1)."""
+        out = self.net(features)
+        return out[..., 1:].sigmoid() * 1.002 - 0.001, out[..., :1]
+
+
+class Backbone(nn.Module):
+    """Mapping and synthesis under EG3D's names."""
+
+    def __init__(self, profile: Profile) -> None:
+        super().__init__()
+        self.synthesis = SynthesisNetwork(
+            profile.w_dim,
+            profile.plane_resolution,
+            3 * profile.plane_channels,
+            channel_base=profile.channel_base,
+            channel_max=profile.channel_max,
+            noise_parameters=profile.noise_parameters,
+            clamp=profile.backbone_clamp,
+        )
+        self.mapping = MappingNetwork(
+            profile.z_dim,
+            profile.c_dim,
+            profile.w_dim,
+            self.synthesis.num_ws,
+            layers=profile.mapping_layers,
+            features=profile.mapping_features,
+            embed_features=profile.mapping_embed,
+            lr_multiplier=profile.mapping_lr_multiplier,
+            normalize_latent=profile.normalize_latent,
+        )
+
+
+class Generator(nn.Module):
+    """A 3D-aware portrait generator: ``map`` -> ``planes`` -> ``render`` -> ``superresolve``."""
+
+    def __init__(self, profile: Profile) -> None:
+        super().__init__()
+        self.profile = profile
+        self.backbone = Backbone(profile)
+        self.superresolution = SuperResolution(
+            profile.superres,
+            features=profile.decoder_features,
+            image_channels=profile.image_channels,
+            w_dim=profile.w_dim,
+            noise_parameters=profile.noise_parameters,
+        )
+        self.decoder = Decoder(
+            profile.plane_channels,
+            profile.decoder_hidden,
+            profile.decoder_features,
+            lr_multiplier=profile.decoder_lr_multiplier,
+        )
+
+    def map(
+        self,
+        z: Float[Tensor, "batch z"],
+        c: Float[Tensor, "batch c"] | None = None,
+        truncation: float = 1.0,
+        cutoff: int | None = None,
+    ) -> Float[Tensor, "batch layers w"]:
+        """Latents (unit normal) and, where the profile has one, the conditioning camera label to style vectors."""
+        if c is not None and self.profile.c_dim > 0:
+            c = c * self.profile.camera_scale
+        return self.backbone.mapping(z, c, truncation=truncation, cutoff=cutoff)
+
+    def planes(
+        self,
+        ws: Float[Tensor, "batch layers w"],
+        noise: NoiseMode | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "batch 3 channels size size"]:
+        """Style vectors to tri-planes; ``noise`` None means the profile's."""
+        mode = self.profile.noise if noise is None else noise
+        image = self.backbone.synthesis(ws, noise=mode, generator=generator)
+        return image.unflatten(1, (3, self.profile.plane_channels))
+
+    def render_rays(
+        self,
+        planes: Float[Tensor, "batch 3 channels size size"],
+        rays: Rays,
+        deterministic: bool | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        u: float | None = None,
+    ) -> Rendering:
+        """Render chosen rays; ``deterministic`` None means random samples in training mode only.
+
+        ``u`` fixes all importance quantiles (for comparisons with other implementations).
+        """
+        fixed = not self.training if deterministic is None else deterministic
+        return render(
+            planes, self.decoder, rays, self.profile.render, deterministic=fixed, generator=generator, u=u
+        )
+
+    def render(
+        self,
+        planes: Float[Tensor, "batch 3 channels size size"],
+        cam2world: Float[Tensor, "batch 4 4"],
+        intrinsics: Float[Tensor, "batch 3 3"],
+        resolution: int | None = None,
+        deterministic: bool | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        u: float | None = None,
+    ) -> RawPicture:
+        """Render whole pictures at ``resolution`` (None: the profile's)."""
+        size = resolution or self.profile.neural_resolution
+        rays = generate_rays(cam2world, intrinsics, size)
+        seen = self.render_rays(planes, rays, deterministic, generator=generator, u=u)
+        features, depth, alpha = (
+            value.mT.unflatten(2, (size, size)) for value in (seen.features, seen.depth, seen.alpha)
+        )
+        return RawPicture(features=features, rgb=features[:, :3], depth=depth, alpha=alpha)
+
+    def superresolve(
+        self,
+        features: Float[Tensor, "batch features height width"],
+        rgb: Float[Tensor, "batch 3 height width"],
+        alpha: Float[Tensor, "batch 1 height width"] | None,
+        ws: Float[Tensor, "batch layers w"],
+        *,
+        noise: NoiseMode = "none",
+        patch: bool = False,
+    ) -> Float[Tensor, "batch channels size size"]:
+        """The final picture from a rendered one; ``alpha`` (0..1) is needed where the profile has it and ignored elsewhere.
+
+        ``patch`` says that the inputs are a window of a rendered picture, to be enlarged without resizing.
+        """
+        skip = rgb
+        if self.profile.alpha:
+            assert alpha is not None, "this prior's pictures carry alpha"
+            skip = torch.cat([rgb, 2 * alpha - 1], dim=1)
+        return self.superresolution(features, skip, ws, noise=noise, patch=patch)
+
+    def forward(
+        self,
+        ws: Float[Tensor, "batch layers w"],
+        cam2world: Float[Tensor, "batch 4 4"],
+        intrinsics: Float[Tensor, "batch 3 3"],
+    ) -> Picture:
+        """Style vectors and cameras to finished pictures."""
+        raw = self.render(self.planes(ws), cam2world, intrinsics)
+        return Picture(image=self.superresolve(raw.features, raw.rgb, raw.alpha, ws), raw=raw)
+
+    def query(
+        self, planes: Float[Tensor, "batch 3 channels size size"], points: Float[Tensor, "batch points 3"]
+    ) -> tuple[Float[Tensor, "batch points features"], Float[Tensor, "batch points 1"]]:
+        """Colour features and raw density at points of space (scene units)."""
+        options = self.profile.render
+        return self.decoder(sample_planes(planes, points, options.plane_axes, options.box_warp))
+
+
+def composite(
+    image: Float[Tensor, "batch 4 height width"], background: Float[Tensor, "batch 3 height width"]
+) -> Float[Tensor, "batch 3 height width"]:
+    """Put a premultiplied picture with alpha (both as -1..1, -1 is nothing) over a background in [-1, 1]."""
+    alpha = ((image[:, 3:] + 1) / 2).clamp(0, 1)
+    over = (image[:, :3] + 1) / 2 + (1 - alpha) * (background + 1) / 2
+    return 2 * over - 1

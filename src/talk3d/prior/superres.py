@@ -1,0 +1,116 @@
+"""Super-resolution: the rendered feature image and its first channels (the skip image) to the final picture.
+
+One class covers EG3D's four modules and our small one; they differ in widths and in whether the first block up-samples.
+Letters: B batch, F features, K channels of the skip image (RGB, or RGB and alpha).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from talk3d.prior.synthesis import NoiseMode, SynthesisBlock, fir_filter
+
+
+@dataclass(frozen=True)
+class SuperResolutionConfig:
+    """The layout of a super-resolution module."""
+
+    input_resolution: int
+    """Side of the feature image the first block expects; others are resized to it (antialiased bilinear)."""
+    widths: tuple[int, int]
+    """Channels of the two blocks."""
+    first_up: bool
+    """Whether the first block doubles the size; the second always does."""
+    resize_larger: bool = True
+    """Whether inputs larger than expected are resized too (EG3D's 4X only enlarges)."""
+    antialias: bool = True
+    """Whether that resize is antialiased."""
+    clamp: float | None = 256.0
+    """Limit of activations, a guard for half precision that also acts in single precision; None for no limit."""
+    spare_filter: bool = False
+    """Whether the state dict carries an unused top-level `resample_filter`, as EG3D's 8X, 4X and 2X files do."""
+
+    @property
+    def output_resolution(self) -> int:
+        """Side of the final picture, pixels."""
+        return self.input_resolution * (4 if self.first_up else 2)
+
+
+EG3D_8XDC = SuperResolutionConfig(128, (256, 128), first_up=True)
+EG3D_8X = SuperResolutionConfig(128, (128, 64), first_up=True, spare_filter=True)
+EG3D_4X = SuperResolutionConfig(128, (128, 64), first_up=False, resize_larger=False, spare_filter=True)
+EG3D_2X = SuperResolutionConfig(64, (128, 64), first_up=False, spare_filter=True)
+
+
+class SuperResolution(nn.Module):
+    """Two synthesis blocks driven by the last style vector."""
+
+    resample_filter: Tensor
+
+    def __init__(
+        self,
+        config: SuperResolutionConfig,
+        *,
+        features: int,
+        image_channels: int,
+        w_dim: int,
+        noise_parameters: bool = True,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        first, second = config.widths
+        middle = config.input_resolution * (2 if config.first_up else 1)
+        if config.spare_filter:
+            self.register_buffer("resample_filter", fir_filter())
+        self.block0 = SynthesisBlock(
+            features,
+            first,
+            w_dim,
+            middle,
+            image_channels,
+            up=2 if config.first_up else 1,
+            noise_parameters=noise_parameters,
+            clamp=config.clamp,
+        )
+        self.block1 = SynthesisBlock(
+            first,
+            second,
+            w_dim,
+            2 * middle,
+            image_channels,
+            noise_parameters=noise_parameters,
+            clamp=config.clamp,
+        )
+
+    def forward(
+        self,
+        features: Float[Tensor, "batch features height width"],
+        skip: Float[Tensor, "batch image height width"],
+        ws: Float[Tensor, "batch layers w"],
+        *,
+        noise: NoiseMode = "none",
+        generator: torch.Generator | None = None,
+        patch: bool = False,
+    ) -> Float[Tensor, "batch image size size"]:
+        """Enlarge. Both inputs are in [-1, 1]; so is the result, softly (nothing clips it).
+
+        A ``patch`` is a window of a larger picture: it is enlarged as it is, never resized to the expected input. All layers
+        are convolutions, so away from its border the result equals that window of the enlarged picture.
+        """
+        size = features.shape[-1]
+        expected = self.config.input_resolution
+        if not patch and (size < expected or (size > expected and self.config.resize_larger)):
+            features = self._resize(features)
+            skip = self._resize(skip)
+        styles = ws[:, -1:].expand(-1, 3, -1)
+        x, image = self.block0(features, skip, styles, noise=noise, generator=generator)
+        _, image = self.block1(x, image, styles, noise=noise, generator=generator)
+        return image
+
+    def _resize(self, x: Tensor) -> Tensor:
+        size = (self.config.input_resolution, self.config.input_resolution)
+        return nn.functional.interpolate(
+            x, size=size, mode="bilinear", align_corners=False, antialias=self.config.antialias
+        )
