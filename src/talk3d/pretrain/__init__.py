@@ -1,0 +1,1 @@
+"""Training the generative prior on rendered synthetic heads, and measuring its canonical landmarks."""

@@ -1,0 +1,148 @@
+"""Rendered heads on disk: shards that one process writes while another trains on what is there.
+
+A shard is a folder of .npy files, written under a temporary name and renamed, so readers only ever see whole ones. Its
+content is a pure function of its number, so an interrupted run continues where it stopped and two machines agree.
+
+Letters: N heads per shard, K views per head, S image size, R size of the depth maps.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..camera import Orbit
+
+if TYPE_CHECKING:
+    from ..heads.model import HeadPack
+
+HEADS_PER_SHARD = 64
+VIEWS_PER_HEAD = 4
+IMAGE_SIZE = 256
+DEPTH_SIZE = 64
+YAW_RANGE = math.radians(70)
+PITCH_RANGE = math.radians(28)
+HELD_OUT_SHARDS = 2
+"""The first shards are never trained on; they measure progress on unseen heads."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B heads, K views each."""
+
+    latents: Tensor
+    """[B, 128] float32, N(0, 1)."""
+    yaw: Tensor
+    """[B, K] radians."""
+    pitch: Tensor
+    """[B, K] radians."""
+    images: Tensor
+    """[B, K, 4, S, S] uint8: sRGB premultiplied by alpha, and alpha."""
+    depth: Tensor
+    """[B, K, R, R] float32 distance along the ray in scene units; inf where the head does not cover the whole cell."""
+
+
+def render_shard(root: Path, number: int, pack: HeadPack, orbit: Orbit) -> Path:
+    """Render shard `number` into `root` unless it is already there; returns its folder."""
+    from ..heads.model import LATENT_SIZE, parameters_from_latent
+    from ..heads.raster import render_head
+
+    final = root / f"shard-{number:05d}"
+    if final.is_dir():
+        return final
+    rng = np.random.default_rng([20240328, number])
+    latents = rng.standard_normal((HEADS_PER_SHARD, LATENT_SIZE)).astype(np.float32)
+    shape = (HEADS_PER_SHARD, VIEWS_PER_HEAD)
+    # Half of the views lie near the front, where users look; the other half spreads to the sides.
+    side = rng.random(shape) < 0.5
+    yaw = np.where(side, rng.uniform(-1, 1, shape), np.clip(rng.normal(0, 0.2, shape), -1, 1)) * YAW_RANGE
+    pitch = np.where(side, rng.uniform(-1, 1, shape), np.clip(rng.normal(0, 0.35, shape), -1, 1)) * PITCH_RANGE
+    images = np.empty((*shape, 4, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+    depth = np.empty((*shape, DEPTH_SIZE, DEPTH_SIZE), np.float16)
+    poses = orbit.pose(torch.tensor(yaw.ravel()).float(), torch.tensor(pitch.ravel()).float()).numpy()
+    intrinsics = orbit.intrinsics().numpy()
+    for i in range(HEADS_PER_SHARD):
+        head = pack.build(parameters_from_latent(latents[i], pack))
+        for k in range(VIEWS_PER_HEAD):
+            picture = render_head(head, pack, poses[i * VIEWS_PER_HEAD + k], intrinsics, IMAGE_SIZE)
+            images[i, k, :3] = picture.rgb.transpose(2, 0, 1)
+            images[i, k, 3] = picture.alpha
+            # Averaging with inf leaves inf: a cell counts only where the head covers all of it.
+            factor = IMAGE_SIZE // DEPTH_SIZE
+            depth[i, k] = picture.depth.reshape(DEPTH_SIZE, factor, DEPTH_SIZE, factor).mean((1, 3))
+    partial = root / f".shard-{number:05d}.{os.getpid()}.partial"
+    partial.mkdir(parents=True)
+    for name, array in (("latents", latents), ("yaw", yaw), ("pitch", pitch), ("images", images), ("depth", depth)):
+        np.save(partial / f"{name}.npy", array.astype(np.float32) if name in ("yaw", "pitch") else array)
+    partial.rename(final)
+    return final
+
+
+class HeadShards:
+    """Random access to the heads rendered so far; new shards are noticed when `refresh` is called.
+
+    Args:
+        root: folder of shards.
+        held_out: read the held-out shards instead of the training ones.
+    """
+
+    def __init__(self, root: Path, held_out: bool = False):
+        self.root, self.held_out = root, held_out
+        self._shards: list[dict[str, NDArray]] = []
+        self._known: set[str] = set()
+        self.refresh()
+
+    def refresh(self) -> None:
+        for folder in sorted(self.root.glob("shard-*")):
+            number = int(folder.name.removeprefix("shard-"))
+            if folder.name not in self._known and (number < HELD_OUT_SHARDS) == self.held_out:
+                self._known.add(folder.name)
+                self._shards.append({p.stem: np.load(p, mmap_mode="r") for p in folder.glob("*.npy")})
+
+    def __len__(self) -> int:
+        """Number of heads."""
+        return len(self._shards) * HEADS_PER_SHARD
+
+    def get(self, indices: NDArray[np.int64], views: NDArray[np.int64]) -> Batch:
+        """The heads `indices` [B], seen from their views `views` [B, K]."""
+        parts: dict[str, list[NDArray]] = {name: [] for name in ("latents", "yaw", "pitch", "images", "depth")}
+        for index, chosen in zip(indices, views, strict=True):
+            shard, row = self._shards[index // HEADS_PER_SHARD], index % HEADS_PER_SHARD
+            parts["latents"].append(shard["latents"][row])
+            for name in ("yaw", "pitch", "images", "depth"):
+                parts[name].append(shard[name][row][chosen])
+        latents, yaw, pitch, images, depth = (torch.from_numpy(np.stack(rows)) for rows in parts.values())
+        return Batch(latents, yaw, pitch, images, depth.float())
+
+    def random(self, rng: np.random.Generator, heads: int, views: int) -> Batch:
+        """A random batch; `views` different views of each of `heads` heads."""
+        indices = rng.integers(0, len(self), heads)
+        chosen = np.stack([rng.permutation(VIEWS_PER_HEAD)[:views] for _ in range(heads)])
+        return self.get(indices, chosen)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Every head once, all its views, one by one."""
+        for index in range(len(self)):
+            yield self.get(np.array([index]), np.arange(VIEWS_PER_HEAD)[None])
+
+
+def gallery(images: Tensor, columns: int) -> NDArray[np.uint8]:
+    """Lay pictures [N, 3, S, S] in -1..1 out in rows, as an [H, W, 3] uint8 image."""
+    array = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    rows = [np.concatenate(array[i : i + columns], 1) for i in range(0, len(array), columns)]
+    return np.concatenate(rows, 0)
+
+
+def save_png(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write an RGB picture."""
+    cv2.imwrite(str(path), image[..., ::-1])
