@@ -86,23 +86,31 @@ def upfirdn2d(
         stuffed = x.new_zeros(batch, channels, height, up_y, width, up_x)
         stuffed[:, :, :, 0, :, 0] = x
         x = stuffed.reshape(batch, channels, height * up_y, width * up_x)
-    x = nn.functional.pad(x, padding)
-    kernel = (filter if flip else filter.flip([0, 1])) * gain
-    # A depthwise convolution: putting the channels into the batch axis instead is thirty times slower on a CPU.
-    kernels = kernel[None, None].to(x.dtype).expand(channels, 1, *kernel.shape)
-    return nn.functional.conv2d(x, kernels, stride=(down_y, down_x), groups=channels)
+    kernel = _per_channel((filter if flip else filter.flip([0, 1])) * gain, x)
+    left, right, top, bottom = padding
+    symmetric = left == right >= 0 and top == bottom >= 0
+    if not symmetric:
+        x = nn.functional.pad(x, padding)
+    return nn.functional.conv2d(
+        x, kernel, stride=(down_y, down_x), padding=(top, left) if symmetric else 0, groups=channels
+    )
+
+
+def _per_channel(filter: Tensor, x: Tensor) -> Tensor:
+    """The filter repeated for a depthwise convolution of x.
+
+    Depthwise is the form CPUs have good code for: putting the channels into the batch axis instead is up to eighty times
+    slower in the backward pass.
+    """
+    return filter.to(x.dtype).expand(x.shape[1], 1, *filter.shape).contiguous()
 
 
 def upsample2d(
     x: Float[Tensor, "batch channels height width"], filter: Float[Tensor, "4 4"]
 ) -> Float[Tensor, "batch channels 2*height 2*width"]:
     """Twice the size: zero-stuffed, padded by 2 before and 1 after, filtered with gain 4."""
-    batch, channels, height, width = x.shape
     # A strided transposed convolution is the same sum without the stuffed zeros.
-    y = nn.functional.conv_transpose2d(
-        x.reshape(-1, 1, height, width), 4 * filter[None, None].to(x.dtype), stride=2, padding=1
-    )
-    return y.reshape(batch, channels, 2 * height, 2 * width)
+    return nn.functional.conv_transpose2d(x, _per_channel(4 * filter, x), stride=2, padding=1, groups=x.shape[1])
 
 
 def downsample2d(
