@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import av
 import numpy as np
@@ -143,12 +143,12 @@ def check_complete(path: Path | str) -> None:
 
 
 def read_frames(
-    path: Path | str, fps: float = FPS, start: int = 0, stop: int | None = None, gray: bool = False
+    path: Path | str, fps: float | int = FPS, start: int = 0, stop: int | None = None, gray: bool = False
 ) -> Iterator[np.ndarray]:
     """Decode a video at a constant rate, upright and with square pixels, one frame in memory at a time.
 
     Output frame k is the stored frame nearest to the time k / fps after the first frame, so variable frame rate and
-    rates other than `fps` keep their timing. A video of d seconds gives ceil(d * fps) frames.
+    rates other than `fps` keep their timing. `frames_in` says how many frames a film gives.
 
     Args:
         path: any file PyAV decodes.
@@ -183,9 +183,17 @@ def read_frames(
             raise MediaError(f"`{path}` has a picture track but no frame in it can be decoded. Re-encode it.")
         last, frame = previous
         shown = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 1 / info.fps
-        while index / fps < last + shown - 1e-4 and (stop is None or index < stop):
+        while index < frames_in(last + shown, fps) and (stop is None or index < stop):
             yield convert(frame)
             index += 1
+
+
+def frames_in(seconds: float, fps: float | int = FPS) -> int:
+    """How many frames `read_frames` gives for a film of `seconds`: the last one must have a quarter of its time.
+
+    Without that margin, time stamps rounded to milliseconds would now and then add a frame.
+    """
+    return max(1, math.ceil(seconds * fps - 0.25))
 
 
 def read_audio(path: Path | str, rate: int = AUDIO_RATE) -> np.ndarray:
@@ -412,7 +420,7 @@ class VideoWriter:
         fps: int = FPS,
         audio_rate: int | None = None,
         metadata: Mapping[str, Any] | None = None,
-        crf: float = 18,
+        crf: int = 18,
         *,
         full_colour: bool = False,
         preset: str = "medium",
@@ -502,7 +510,7 @@ class VideoWriter:
         self._container.close()
         self._file.discard()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> VideoWriter:
         return self
 
     def __exit__(
@@ -560,7 +568,7 @@ class GrayWriter:
         self._container.close()
         self._file.discard()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> GrayWriter:
         return self
 
     def __exit__(
@@ -606,8 +614,3 @@ def _alive(process: int) -> bool:
     except OSError:
         return True
     return True
-
-
-def frames_in(seconds: float, fps: float = FPS) -> int:
-    """How many frames `read_frames` gives for a video of `seconds`."""
-    return math.ceil(seconds * fps - 1e-4 * fps)
