@@ -1,0 +1,262 @@
+"""Supervised training of a prior on rendered heads.
+
+The latent *is* the head's own parameter vector, so nothing has to be inverted: the generator learns the function from
+parameters to planes by comparing patches of its pictures with the renderer's, raw and super-resolved, with alpha and depth.
+
+Letters: B heads, K views, N = B K pictures, P side of the ray patch, S side of its enlargement.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..artifacts import load_state, optimizer_tensors, restore_optimizer, save_state
+from ..errors import CheckpointError, ConfigError
+from ..losses import l1, structure
+from ..prior.generator import Generator, Profile, composite
+from ..render.rays import rays_through
+from .dataset import Batch, HeadShards, gallery, save_png
+
+STATE = "training.safetensors"
+BORDER = 8
+"""Pixels of an enlarged patch that feel its missing surroundings and are left out of the loss."""
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Settings of one training run."""
+
+    steps: int = 6000
+    """Optimiser steps in all; the learning rate falls to zero over them."""
+    heads: int = 4
+    """Heads per step."""
+    views: int = 2
+    """Views of each head per step."""
+    patch: int = 32
+    """Side of the square of rays per picture."""
+    learning_rate: float = 2e-3
+    superres_from: float = 0.15
+    """Fraction of the steps after which super-resolution joins in."""
+    depth_weight: float = 0.5
+    structure_weight: float = 0.4
+    ema_steps: float = 200
+    """Half-life of the averaged weights, in steps; shorter near the start."""
+    bfloat16: bool = True
+    """Convolutions in bfloat16; rendering stays in single precision."""
+    seed: int = 0
+    save_every: int = 100
+    sample_every: int = 500
+
+
+def train_prior(
+    shards: Path, run: Path, profile: Profile, config: PretrainConfig, progress: Callable[[int, int, str], None]
+) -> Generator:
+    """Train, or continue an interrupted run, and return the averaged generator.
+
+    Args:
+        shards: folder of rendered heads (`pretrain/dataset.py`).
+        run: folder for the training state, `log.jsonl` and sample sheets.
+        profile: sizes of the generator.
+        progress: called with (step, steps, one line of numbers).
+
+    Raises:
+        ConfigError: there are no shards.
+        CheckpointError: the state in `run` belongs to other settings.
+    """
+    data, held_out = HeadShards(shards), HeadShards(shards, held_out=True)
+    if not len(data):
+        raise ConfigError(f"No rendered heads in `{shards}`: render some first.")
+    run.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
+    generator = Generator(profile)
+    average = Generator(profile).eval().requires_grad_(False)
+    average.load_state_dict(generator.state_dict())
+    optimizer = torch.optim.Adam(generator.parameters(), lr=config.learning_rate, betas=(0.9, 0.99))
+    start = _resume(run, generator, average, optimizer, config)
+
+    for step in range(start, config.steps):
+        began = time.monotonic()
+        if step % 50 == 0:
+            data.refresh()
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * _schedule(step, config.steps)
+        rng = np.random.default_rng([config.seed, step])
+        batch = data.random(rng, config.heads, config.views)
+        terms = _losses(generator, batch, config, rng, superres=step >= config.superres_from * config.steps)
+        total = torch.stack(list(terms.values())).sum()
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        for parameter in generator.parameters():
+            if parameter.grad is not None:
+                # One bad ray must not end a run of hours (method: NaN to 0, infinities to 1e5).
+                torch.nan_to_num(parameter.grad, nan=0.0, posinf=1e5, neginf=-1e5, out=parameter.grad)
+        optimizer.step()
+        _average(average, generator, step, config)
+
+        done = step + 1
+        entry = {name: round(float(value.detach()), 5) for name, value in terms.items()}
+        entry |= {"step": done, "seconds": round(time.monotonic() - began, 3), "heads": len(data)}
+        if done % config.sample_every == 0 or done == config.steps:
+            scores = evaluate_heads(average, held_out, heads=16)
+            entry |= {name: round(value, 3) for name, value in scores.items()}
+            save_png(run / "samples.png", sample_sheet(average, held_out))
+        with (run / "log.jsonl").open("a") as log:
+            log.write(json.dumps(entry) + "\n")
+        if done % config.save_every == 0 or done == config.steps:
+            tensors = {f"generator.{k}": v for k, v in generator.state_dict().items()}
+            tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
+            tensors |= optimizer_tensors(optimizer, "optimizer")
+            save_state(run / STATE, tensors, {"step": done, "config": dataclasses.asdict(config)})
+        progress(done, config.steps, " ".join(f"{name} {value:.3f}" for name, value in terms.items()))
+    return average
+
+
+def load_average(run: Path, profile: Profile) -> Generator:
+    """The averaged generator of a run, finished or not."""
+    tensors, _ = load_state(run / STATE)
+    generator = Generator(profile).eval().requires_grad_(False)
+    generator.load_state_dict({k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")})
+    return generator
+
+
+def _losses(
+    generator: Generator, batch: Batch, config: PretrainConfig, rng: np.random.Generator, superres: bool
+) -> dict[str, Tensor]:
+    profile = generator.profile
+    views = config.views
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+        ws = generator.map(batch.latents)
+        planes = generator.planes(ws)
+    if rng.random() < 0.5:
+        generator.backbone.mapping.track_average(ws.detach().float())
+    planes = planes.float().repeat_interleave(views, 0)
+    ws = ws.float().repeat_interleave(views, 0)
+
+    size, patch = profile.neural_resolution, config.patch
+    images = batch.images.flatten(0, 1).float() / 127.5 - 1  # [N, 4, H, H]
+    factor = images.shape[-1] // size
+    uv, top, left = _patches(len(images), size, patch, rng)
+    cameras = profile.orbit.pose(batch.yaw.flatten(), batch.pitch.flatten())
+    rays = rays_through(cameras, profile.orbit.intrinsics().expand(len(images), 3, 3), uv)
+    jitter = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    seen = generator.render_rays(planes, rays, deterministic=False, generator=jitter)
+    features, depth, alpha = (v.mT.unflatten(2, (patch, patch)) for v in (seen.features, seen.depth, seen.alpha))
+
+    target = _windows(F.avg_pool2d(images, factor), top, left, patch)
+    raw = torch.cat([features[:, :3], 2 * alpha - 1], 1)
+    true_depth = _windows(batch.depth.flatten(0, 1)[:, None], top, left, patch)
+    covered = torch.isfinite(true_depth)
+    depth_error = torch.where(covered, depth - torch.where(covered, true_depth, 0.0), 0.0).abs()
+    terms = {
+        "raw": l1(raw, target).mean(),
+        "raw_structure": 0.5 * config.structure_weight * structure(raw, target).mean(),
+        "depth": config.depth_weight * depth_error.sum() / covered.sum().clamp(min=1),
+    }
+    if superres:
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+            large = generator.superresolve(features, features[:, :3], alpha, ws, patch=True).float()
+        large = large[..., BORDER:-BORDER, BORDER:-BORDER]
+        truth = _windows(images, top * factor, left * factor, patch * factor)[..., BORDER:-BORDER, BORDER:-BORDER]
+        colour = torch.from_numpy(rng.uniform(-1, 1, (len(images), 3, 1, 1))).float()
+        over = composite(large, colour.expand(-1, -1, *large.shape[2:]))
+        over_truth = composite(truth, colour.expand(-1, -1, *large.shape[2:]))
+        terms["final"] = l1(large, truth).mean()
+        terms["final_structure"] = config.structure_weight * structure(over, over_truth).mean()
+    return terms
+
+
+def _patches(count: int, size: int, patch: int, rng: np.random.Generator) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """Random windows of the pixel grid: pixel centres [N, P*P, 2] in 0..1, and the windows' first rows and columns."""
+    top, left = rng.integers(0, size - patch + 1, (2, count))
+    steps = np.arange(patch) + 0.5
+    rows = np.broadcast_to((top[:, None, None] + steps[:, None]) / size, (count, patch, patch))
+    columns = np.broadcast_to((left[:, None, None] + steps[None, :]) / size, (count, patch, patch))
+    return torch.from_numpy(np.stack([columns, rows], -1).reshape(count, -1, 2)).float(), top, left
+
+
+def _windows(images: Tensor, top: np.ndarray, left: np.ndarray, side: int) -> Tensor:
+    return torch.stack([image[:, t : t + side, x : x + side] for image, t, x in zip(images, top, left, strict=True)])
+
+
+def _schedule(step: int, steps: int) -> float:
+    """Short warm-up, then a cosine to zero."""
+    return min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+@torch.no_grad()
+def _average(average: Generator, generator: Generator, step: int, config: PretrainConfig) -> None:
+    decay = 0.5 ** (1 / min(config.ema_steps, max(1.0, 0.05 * step)))
+    for target, source in zip(average.parameters(), generator.parameters(), strict=True):
+        target.lerp_(source, 1 - decay)
+    for target, source in zip(average.buffers(), generator.buffers(), strict=True):
+        target.copy_(source)
+
+
+def _resume(
+    run: Path, generator: Generator, average: Generator, optimizer: torch.optim.Optimizer, config: PretrainConfig
+) -> int:
+    if not (run / STATE).exists():
+        return 0
+    tensors, state = load_state(run / STATE)
+    if state["config"] != dataclasses.asdict(config):
+        raise CheckpointError(
+            f"The run in `{run}` was started with other settings ({state['config']}). "
+            "Continue with the same ones, or train into another folder."
+        )
+    for name, module in (("generator.", generator), ("average.", average)):
+        module.load_state_dict({k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)})
+    restore_optimizer(optimizer, tensors, "optimizer")
+    return int(state["step"])
+
+
+@torch.no_grad()
+def evaluate_heads(generator: Generator, data: HeadShards, heads: int) -> dict[str, float]:
+    """Mean PSNR (dB) over unseen heads drawn from their true latents, all views, raw and final, over mid grey."""
+    generator.eval()
+    scores: dict[str, list[float]] = {"psnr_raw": [], "psnr_final": [], "depth_error": []}
+    for _, batch in zip(range(heads), data, strict=False):
+        raw, final = _draw(generator, batch)
+        truth = batch.images.flatten(0, 1).float() / 127.5 - 1
+        small = F.avg_pool2d(truth, truth.shape[-1] // raw.shape[-1])
+        grey = torch.zeros(len(truth), 3, 1, 1)
+        for name, x, y in (("psnr_raw", raw[:, :4], small), ("psnr_final", final, truth)):
+            background = grey.expand(-1, -1, *x.shape[2:])
+            error = (composite(x, background).clamp(-1, 1) - composite(y, background)).square().mean((1, 2, 3))
+            scores[name] += (10 * torch.log10(4 / error)).tolist()
+        true_depth = batch.depth.flatten(0, 1)[:, None]
+        covered = torch.isfinite(true_depth)
+        scores["depth_error"].append(float((raw[:, 4:] - true_depth)[covered].abs().mean()))
+    return {name: float(np.mean(values)) for name, values in scores.items()}
+
+
+def _draw(generator: Generator, batch: Batch) -> tuple[Tensor, Tensor]:
+    profile = generator.profile
+    views = batch.yaw.shape[1]
+    ws = generator.map(batch.latents).repeat_interleave(views, 0)
+    planes = generator.planes(ws[::views]).repeat_interleave(views, 0)
+    cameras = profile.orbit.pose(batch.yaw.flatten(), batch.pitch.flatten())
+    raw = generator.render(planes, cameras, profile.orbit.intrinsics().expand(len(cameras), 3, 3), deterministic=True)
+    final = generator.superresolve(raw.features, raw.rgb, raw.alpha, ws)
+    return torch.cat([raw.rgb, 2 * raw.alpha - 1, raw.depth], 1), final
+
+
+@torch.no_grad()
+def sample_sheet(generator: Generator, data: HeadShards, heads: int = 6) -> np.ndarray:
+    """Unseen heads, four views each: the truth in one row, ours from the true latent in the next."""
+    rows = []
+    for _, batch in zip(range(heads), data, strict=False):
+        truth = batch.images.flatten(0, 1).float() / 127.5 - 1
+        background = torch.full((len(truth), 3, *truth.shape[2:]), 0.2)
+        rows += [composite(truth, background), composite(_draw(generator, batch)[1], background)]
+    return gallery(torch.cat(rows), columns=rows[0].shape[0])
