@@ -7,6 +7,7 @@ F decoder features, h rendered resolution, H final resolution.
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,10 +17,10 @@ from torch import Tensor, nn
 
 from talk3d.camera import Orbit
 from talk3d.errors import ConfigError
-from talk3d.prior.superres import EG3D_8XDC, SuperResolution, SuperResolutionConfig
+from talk3d.prior.superres import EG3D_8XDC, SuperResolution, SuperResolutionConfig, eg3d_superresolution
 from talk3d.prior.synthesis import EqualizedLinear, MappingNetwork, NoiseMode, SynthesisNetwork
 from talk3d.render.rays import Rays, generate_rays
-from talk3d.render.reference import Rendering, RenderOptions, render, sample_planes
+from talk3d.render.reference import PlaneAxes, Rendering, RenderOptions, render, sample_planes
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,74 @@ class Profile:
     def to_json(self) -> str:
         """The profile as JSON text; :meth:`from_json` reads it back."""
         return json.dumps(dataclasses.asdict(self), indent=1)
+
+    @classmethod
+    def from_eg3d(
+        cls,
+        arguments: Mapping[str, Any],
+        *,
+        plane_axes: PlaneAxes,
+        neural_resolution: int = 64,
+        focal: float = 4.2647,
+    ) -> "Profile":
+        """The profile of an EG3D generator from its constructor's arguments (`init_kwargs`).
+
+        Plane axes are not among them: the same arguments and shapes go with either convention, so they must be known from
+        the checkpoint (docs/quirks.md). ``focal`` is that of the FFHQ labels. Missing settings mean what they mean there.
+        """
+        rendering: Mapping[str, Any] = arguments["rendering_kwargs"]
+        mapping: Mapping[str, Any] = arguments.get("mapping_kwargs", {})
+        w_dim = arguments.get("w_dim", 512)
+        if rendering.get("clamp_mode", "softplus") != "softplus":
+            raise ConfigError(
+                f"The checkpoint activates densities with `{rendering['clamp_mode']}`; only softplus is known, in EG3D as here."
+            )
+        near, far = rendering["ray_start"], rendering["ray_end"]
+        unconditioned = rendering.get("c_gen_conditioning_zero", False)
+        return cls(
+            name="eg3d",
+            z_dim=arguments.get("z_dim", 512),
+            c_dim=arguments.get("c_dim", 25),
+            w_dim=w_dim,
+            mapping_layers=mapping.get("num_layers", 8),
+            mapping_features=mapping.get("layer_features") or w_dim,
+            mapping_embed=mapping.get("embed_features") or w_dim,
+            mapping_lr_multiplier=mapping.get("lr_multiplier", 0.01),
+            normalize_latent=True,
+            camera_scale=0.0 if unconditioned else float(rendering.get("c_scale", 0)),
+            plane_resolution=256,
+            plane_channels=32,
+            channel_base=arguments.get("channel_base", 32768),
+            channel_max=arguments.get("channel_max", 512),
+            backbone_clamp=arguments.get("conv_clamp", 256.0),
+            noise="const",
+            noise_parameters=True,
+            decoder_hidden=64,
+            decoder_features=32,
+            decoder_lr_multiplier=rendering.get("decoder_lr_mul", 1.0),
+            neural_resolution=neural_resolution,
+            superres=eg3d_superresolution(
+                rendering.get("superresolution_module", "SuperresolutionHybrid8XDC"),
+                antialias=rendering.get("sr_antialias", True),
+                clamp=256.0 if arguments.get("sr_num_fp16_res", 0) > 0 else None,
+            ),
+            alpha=False,
+            orbit=Orbit(
+                radius=float(rendering.get("avg_camera_radius", 2.7)),
+                pivot=tuple(float(x) for x in rendering.get("avg_camera_pivot", (0, 0, 0.2))),  # type: ignore[arg-type]
+                focal=focal,
+            ),
+            render=RenderOptions(
+                samples_coarse=rendering["depth_resolution"],
+                samples_fine=rendering["depth_resolution_importance"],
+                near=None if near == "auto" else float(near),
+                far=None if far == "auto" else float(far),
+                box_warp=float(rendering["box_warp"]),
+                plane_axes=plane_axes,
+                white_back=rendering.get("white_back", False),
+                disparity=rendering.get("disparity_space_sampling", False),
+            ),
+        )
 
     @classmethod
     def from_json(cls, text: str) -> "Profile":

@@ -4,12 +4,14 @@ One class covers EG3D's four modules and our small one; they differ in widths an
 Letters: B batch, F features, K channels of the skip image (RGB, or RGB and alpha).
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from talk3d.errors import ConfigError
 from talk3d.prior.synthesis import NoiseMode, SynthesisBlock, fir_filter
 
 
@@ -42,6 +44,18 @@ EG3D_8XDC = SuperResolutionConfig(128, (256, 128), first_up=True)
 EG3D_8X = SuperResolutionConfig(128, (128, 64), first_up=True, spare_filter=True)
 EG3D_4X = SuperResolutionConfig(128, (128, 64), first_up=False, resize_larger=False, spare_filter=True)
 EG3D_2X = SuperResolutionConfig(64, (128, 64), first_up=False, spare_filter=True)
+
+
+def eg3d_superresolution(module: str, *, antialias: bool, clamp: float | None) -> SuperResolutionConfig:
+    """The layout of one of EG3D's modules by the last part of its name, such as `SuperresolutionHybrid8XDC`."""
+    layouts = {"8XDC": EG3D_8XDC, "8X": EG3D_8X, "4X": EG3D_4X, "2X": EG3D_2X}
+    kind = module.rpartition(".")[2].removeprefix("SuperresolutionHybrid")
+    if kind not in layouts:
+        raise ConfigError(
+            f"The checkpoint uses the super-resolution module `{module}`; known are {', '.join(layouts)}. "
+            "Its layout is needed to load its weights."
+        )
+    return dataclasses.replace(layouts[kind], antialias=antialias, clamp=clamp)
 
 
 class SuperResolution(nn.Module):

@@ -1,0 +1,594 @@
+"""Compare this implementation with stored reference numbers: `python tests/golden/verify.py ROOT`.
+
+ROOT is a folder with the layout `components/*.safetensors` and `eg3d/<set>/{config.json,state,io}.safetensors`. Nothing here
+knows a particular draw of numbers: sizes come from the tensors, settings from the files. Every stored tensor must be compared;
+one that no check reads is a failure, so that a set cannot pass by being skipped. One line is printed per set, and the exit
+status is 1 if any set fails, 2 if nothing at all could be compared.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from talk3d.camera import camera_from_label, camera_label, eg3d_look_at, fov_to_intrinsics
+from talk3d.prior.generator import Decoder, Generator, Profile
+from talk3d.prior.synthesis import (
+    EqualizedConv2d,
+    EqualizedLinear,
+    MappingNetwork,
+    bias_act,
+    downsample2d,
+    fir_filter,
+    modulated_conv2d,
+    upfirdn2d,
+    upsample2d,
+)
+from talk3d.render.rays import (
+    Rays,
+    box_limits,
+    generate_rays,
+    importance_depths,
+    ray_limits,
+    stratified_depths,
+)
+from talk3d.render.reference import RenderOptions, lookup_planes, project_points, render, sample_planes
+from talk3d.render.volume import march, merge, sample_pdf, smooth_weights
+
+NETWORK = 1e-4
+"""Absolute and relative tolerance of anything that went through a network."""
+EXACT = 1e-5
+"""The same for plain arithmetic."""
+HALF = 2e-3
+"""Relative tolerance of tensors stored in half precision."""
+
+
+class Golden:
+    """The tensors of one file, remembering which were read."""
+
+    def __init__(self, path: Path, change: Callable[[dict[str, Tensor]], None] | None = None) -> None:
+        self.tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            self.metadata: dict[str, str] = file.metadata() or {}
+        if change is not None:
+            change(self.tensors)
+        self.unread = set(self.tensors)
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.unread.discard(name)
+        return self.tensors[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.tensors
+
+    def state(self, prefix: str) -> dict[str, Tensor]:
+        """All tensors whose name begins with a prefix, without it."""
+        names = [name for name in self.tensors if name.startswith(prefix)]
+        return {name.removeprefix(prefix): self[name] for name in names}
+
+
+@dataclass
+class Result:
+    """How one set compared."""
+
+    name: str
+    cases: int = 0
+    largest: float = 0.0
+    """Largest absolute difference, over comparisons of single-precision values."""
+    worst: float = 0.0
+    """Largest difference as a multiple of what is allowed; above one fails."""
+    failures: list[str] = field(default_factory=list)
+
+    def close(self, name: str, actual: Tensor, expected: Tensor, tolerance: float = NETWORK) -> None:
+        """Count one comparison: ``|a - b| <= tolerance * (1 + |b|)``, or relative ``HALF`` for a half-precision ``b``."""
+        self.cases += 1
+        if actual.shape != expected.shape:
+            self.failures.append(f"{name}: shape {tuple(actual.shape)}, expected {tuple(expected.shape)}")
+            return
+        half = expected.dtype == torch.float16
+        a, b = actual.detach().double(), expected.double()
+        allowed = tolerance + (HALF if half else tolerance) * b.abs()
+        # An infinite reference value can only be met exactly.
+        error = torch.where(a == b, 0.0, (a - b).abs())
+        ratio = torch.where(a == b, 0.0, error / allowed)
+        if not half:
+            self.largest = max(self.largest, error.max().item())
+        worst = ratio.max().item()
+        self.worst = max(self.worst, worst)
+        if not worst <= 1:  # also catches NaN
+            self.failures.append(f"{name}: off by {error.max().item():.3g}, {worst:.3g} times what is allowed")
+
+    def stats(self, name: str, actual: Tensor, expected: Tensor) -> None:
+        """Compare mean, deviation, least, greatest and sum of magnitudes over the last two axes."""
+        x = actual.detach().double().flatten(-2)
+        numbers = torch.stack([x.mean(-1), x.std(-1), x.amin(-1), x.amax(-1), x.abs().sum(-1)], dim=-1)
+        self.close(f"{name} (mean, std, min, max)", numbers[..., :4].reshape(expected[..., :4].shape), expected[..., :4])
+        # The sum runs over many pixels, so only its relative error means anything.
+        total = expected[..., 4].clamp(min=1e-12)
+        self.close(f"{name} (sum)", (numbers[..., 4].reshape(total.shape) / total), torch.ones_like(total))
+        self.largest = self.largest if math.isfinite(self.largest) else math.inf
+
+    def finish(self, *files: Golden) -> "Result":
+        """Fail on tensors no check read."""
+        for file in files:
+            if file.unread:
+                self.failures.append(f"never compared: {', '.join(sorted(file.unread))}")
+        return self
+
+
+# --- Components -----------------------------------------------------------------------------------------------------
+
+
+def cameras(g: Golden, r: Result) -> None:
+    yaw, pitch, *pivot, radius = g["yaw_pitch_pivot_radius"].unbind(-1)
+    for name, target in [
+        ("cam2world", torch.stack(pivot, dim=-1)),
+        ("cam2world_origin_lookat", torch.zeros(len(yaw), 3, dtype=yaw.dtype)),
+    ]:
+        expected = g[name]
+        matrix = eg3d_look_at(yaw, pitch, target, radius)
+        r.close(name, matrix, expected, EXACT)
+        r.close(f"{name} in single precision", eg3d_look_at(yaw.float(), pitch.float(), target.float(), radius.float()),
+                expected, EXACT)
+    intrinsics = torch.stack([fov_to_intrinsics(float(f)) for f in g["fov_degrees"]])
+    r.close("intrinsics", intrinsics, g["intrinsics"], EXACT)
+    label = camera_label(g["cam2world"][: len(intrinsics)], g["intrinsics"])
+    there, back = camera_from_label(label)
+    r.close("label to cam2world", there, g["cam2world"][: len(intrinsics)], 0.0)
+    r.close("label to intrinsics", back, g["intrinsics"], 0.0)
+
+
+def ray_sampler(g: Golden, r: Result) -> None:
+    sizes = sorted(int(name.split("_r")[1]) for name in g.tensors if name.startswith("origins_r"))
+    for size in sizes:
+        rays = generate_rays(g["cam2world"], g["intrinsics"], size)
+        r.close(f"origins {size}", rays.origins, g[f"origins_r{size}"], EXACT)
+        r.close(f"directions {size}", rays.directions, g[f"directions_r{size}"], EXACT)
+        if f"box_tmin_r{size}" in g:
+            rays = Rays(g[f"origins_r{size}"], g[f"directions_r{size}"])
+            entry, leave, hit = box_limits(rays, float(g["box_side_length"]))
+            # The reference marks rays that miss with an entry of -1 and an exit of -2.
+            r.close(f"box entry {size}", torch.where(hit, entry, -1.0), g[f"box_tmin_r{size}"], EXACT)
+            r.close(f"box exit {size}", torch.where(hit, leave, -2.0), g[f"box_tmax_r{size}"], EXACT)
+
+
+def ray_marcher(g: Golden, r: Result) -> None:
+    for suffix, white in [("", False), ("_white", True)]:
+        features, depth, weights = march(
+            g["colors"], g["densities"].squeeze(-1), g["depths"].squeeze(-1), white_back=white
+        )
+        r.close(f"rgb{suffix}", features, g[f"rgb{suffix}"])
+        r.close(f"depth{suffix}", depth[..., None], g[f"depth{suffix}"])
+        r.close(f"weights{suffix}", weights[..., None], g[f"weights{suffix}"])
+
+
+def _spread(count: int) -> Tensor:
+    return (torch.arange(count) + 0.5) / count
+
+
+def sample_pdf_set(g: Golden, r: Result) -> None:
+    bins, weights = g["pdf_bins"], g["pdf_weights"]
+    rows, count = g["pdf_det"].shape
+    for name, u in {
+        "pdf_det": torch.linspace(0, 1, count).expand(rows, count),
+        "pdf_half": torch.full((rows, count), 0.5),
+        "pdf_strat": _spread(count).expand(rows, count),
+        "pdf_random_u": g["pdf_u"],
+    }.items():
+        r.close(name, sample_pdf(bins, weights, u), g[name])
+
+
+def ray_sampling(g: Golden, r: Result) -> None:
+    near, far = (float(x) for x in g["stratified_start_end"])
+    shape = g["stratified"].shape[:3]
+    jitter = torch.full(shape, 0.5)
+    r.close("stratified", stratified_depths(near, far, jitter)[..., None], g["stratified"], EXACT)
+    r.close("disparity", stratified_depths(near, far, jitter, disparity=True)[..., None], g["stratified_disparity"], EXACT)
+    per_ray = stratified_depths(g["stratified_perray_start"], g["stratified_perray_end"], jitter)
+    r.close("per ray", per_ray[..., None], g["stratified_perray"], EXACT)
+    z, weights = g["z_vals"].squeeze(-1), g["weights"].squeeze(-1)
+    r.close("smoothed weights", smooth_weights(weights.flatten(0, 1)), g["smoothed_weights"], EXACT)
+    count = g["importance_half"].shape[2]
+    for name, u in [("half", torch.full((count,), 0.5)), ("strat", _spread(count))]:
+        fine = importance_depths(z, weights, u.expand(*z.shape[:2], count))
+        r.close(f"importance {name}", fine[..., None], g[f"importance_{name}"])
+    depths, colours, sigma = merge(
+        g["unify_depths1"].squeeze(-1), g["unify_colors1"], g["unify_densities1"].squeeze(-1),
+        g["unify_depths2"].squeeze(-1), g["unify_colors2"], g["unify_densities2"].squeeze(-1),
+    )  # fmt: skip
+    r.close("merged depths", depths[..., None], g["unify_depths"], EXACT)
+    r.close("merged colours", colours, g["unify_colors"], EXACT)
+    r.close("merged densities", sigma[..., None], g["unify_densities"], EXACT)
+
+
+def plane_sampling(g: Golden, r: Result) -> None:
+    planes, points, side = g["planes"], g["points"], float(g["box_warp"])
+    for ours, theirs in [("eg3d", "eg3d"), ("aligned", "fixed")]:
+        # Each stored matrix holds a plane's axes as columns of its inverse: first the one that runs along the width.
+        inverse = torch.linalg.inv(g[f"axes_{theirs}"])
+        r.close(f"matrices {theirs}", project_points(points, ours), (points[:, None] @ inverse)[..., :2], EXACT)
+        projected = g[f"projected_{theirs}"]
+        own = project_points(points, ours)
+        r.close(f"projected {theirs}", own if torch.allclose(own, projected, atol=1e-4) else own * (2 / side), projected, EXACT)
+        looked = lookup_planes(planes, points, ours, side)
+        r.close(f"sampled {theirs}", looked.mT, g[f"sampled_{theirs}"])
+        mean = sample_planes(planes, points, ours, side)
+        r.close(f"mean of three {theirs}", mean, g[f"sampled_{theirs}"].mean(1))
+
+
+def decoder(g: Golden, r: Result) -> None:
+    for prefix in sorted({name.split("_")[0] for name in g.tensors}):
+        state = g.state(f"{prefix}_net.")
+        hidden, channels = state["0.weight"].shape
+        network = Decoder(channels, hidden, len(state["2.bias"]) - 1, lr_multiplier=float(prefix.removeprefix("lr")))
+        network.net.load_state_dict(state)
+        rgb, sigma = network(g[f"{prefix}_features"].mean(dim=1))
+        r.close(f"{prefix} rgb", rgb, g[f"{prefix}_rgb"])
+        r.close(f"{prefix} sigma", sigma, g[f"{prefix}_sigma"])
+
+
+def options_from_eg3d(kwargs: dict[str, object], axes: str) -> RenderOptions:
+    """EG3D's rendering settings as ours."""
+    return Profile.from_eg3d({"rendering_kwargs": kwargs}, plane_axes=axes).render  # type: ignore[arg-type]
+
+
+def renderer_small(g: Golden, r: Result) -> None:
+    base, variants = json.loads(g.metadata["options"]), json.loads(g.metadata["variants"])
+    state = g.state("decoder.net.")
+    network = Decoder(state["0.weight"].shape[1], len(state["0.bias"]), len(state["2.bias"]) - 1)
+    network.net.load_state_dict(state)
+    resolution = math.isqrt(g["origins"].shape[1])
+    views: dict[str, Rays] = {"": Rays(g["origins"], g["directions"])}
+    made = generate_rays(g["cam2world"], g["intrinsics"], resolution)
+    r.close("origins", made.origins, g["origins"], EXACT)
+    r.close("directions", made.directions, g["directions"], EXACT)
+    if "wide_origins" in g:
+        views["wide_"] = Rays(g["wide_origins"], g["wide_directions"])
+        made = generate_rays(g["cam2world"], g["wide_intrinsics"], resolution)
+        r.close("wide origins", made.origins, g["wide_origins"], EXACT)
+        r.close("wide directions", made.directions, g["wide_directions"], EXACT)
+        hit = box_limits(views["wide_"], float(base["box_warp"]))[2]
+        r.close("rays that hit the box", hit.float(), g["wide_hits_box"].float(), 0.0)
+    for name in sorted(name.removesuffix("_features") for name in g.tensors if name.endswith("_features")):
+        stem, axes = name.rsplit("_", 1)
+        view = "wide_" if stem.startswith("wide_") else ""
+        change, mode = variants[stem.removeprefix(view)]
+        options = options_from_eg3d(base | change, "aligned" if axes == "fixed" else axes)
+        u = 0.5 if mode == "half" else None
+        with torch.no_grad():
+            seen = render(g["planes"], network, views[view], options, deterministic=True, u=u)
+        r.close(f"{name} features", seen.features, g[f"{name}_features"])
+        r.close(f"{name} depth", seen.depth, g[f"{name}_depth"])
+        r.close(f"{name} alpha", seen.alpha, g[f"{name}_weight_total"])
+
+
+def _recover_filter(x: Tensor, y: Tensor, size: int) -> Tensor | None:
+    """The size x size filter that turned x into y at the same size, or None; it is not stored beside the results."""
+    pad = (size // 2, (size - 1) // 2) * 2
+    columns = nn.functional.unfold(nn.functional.pad(x, pad).flatten(0, 1)[:, None], size).mT.reshape(-1, size * size)
+    target = y.reshape(-1, 1).double()
+    taps = torch.linalg.lstsq(columns.double(), target).solution
+    if (columns.double() @ taps - target).abs().max() > 1e-5:
+        return None
+    return taps.reshape(size, size).flip([0, 1]).float()  # it was applied as a true convolution
+
+
+def upfirdn(g: Golden, r: Result) -> None:
+    x = g["x"]
+    r.close("our filter", fir_filter(), g["filter"], EXACT)
+    r.close("upsample2d", upsample2d(x, fir_filter()), g["up2_sym"], EXACT)
+    r.close("downsample2d", downsample2d(x, fir_filter()), g["down2_sym"], EXACT)
+    recovered = (_recover_filter(x, g["filter_asym"], size) for size in range(2, 9))
+    asymmetric = next((f for f in recovered if f is not None), None)
+    if asymmetric is None:
+        r.failures.append("filter_asym is not a small filter applied to x")
+        return
+    for suffix, f in [("sym", g["filter"]), ("asym", asymmetric)]:
+        size = f.shape[0]
+        up = ((size + 1) // 2, (size - 2) // 2) * 2
+        down = ((size - 1) // 2, (size - 2) // 2) * 2
+        same = (size // 2, (size - 1) // 2) * 2
+        r.close(f"up {suffix}", upfirdn2d(x, f, up=(2, 2), padding=up, gain=4.0), g[f"up2_{suffix}"], EXACT)
+        r.close(f"down {suffix}", upfirdn2d(x, f, down=(2, 2), padding=down), g[f"down2_{suffix}"], EXACT)
+        r.close(f"same {suffix}", upfirdn2d(x, f, padding=same), g[f"filter_{suffix}"], EXACT)
+        general = upfirdn2d(x, f, up=(2, 3), down=(3, 2), padding=(2, -1, 3, 1), flip=True, gain=1.7)
+        r.close(f"general {suffix}", general, g[f"general_{suffix}"], EXACT)
+    for name in sorted(name for name in g.tensors if name.startswith("interp_") and not name.endswith("_x")):
+        stem, mode = name.rsplit("_", 1)
+        size = g[name].shape[-2:]
+        # This is the resize super-resolution applies to inputs of an unexpected size.
+        y = nn.functional.interpolate(
+            g[f"{stem}_x"], size=size, mode="bilinear", align_corners=False, antialias=mode == "antialias"
+        )
+        r.close(name, y, g[name], EXACT)
+
+
+def layers(g: Golden, r: Result) -> None:
+    x, bias = g["bias_act_x"], g["bias_act_b"]
+    for name in sorted(name for name in g.tensors if name.startswith("bias_act_")):
+        activation = name.removeprefix("bias_act_")
+        if activation in ("x", "b"):
+            continue
+        if activation == "lrelu_gain_clamp":
+            # Gain and limit are not stored: the limit is the largest value, the gain shows where it was not reached.
+            limit = float(g[name].abs().max())
+            free = nn.functional.leaky_relu(x + bias[:, None, None], 0.2)
+            inside = (g[name].abs() < limit) & (free.abs() > 0.1)
+            gain = float((g[name] / free)[inside].median())
+            r.close(name, bias_act(x, bias, "lrelu", gain=gain, clamp=limit), g[name], EXACT)
+        else:
+            r.close(name, bias_act(x, bias, activation), g[name], EXACT)  # type: ignore[arg-type]
+    for name, up, down, demodulate in [
+        ("up2", 2, 1, True),
+        ("same", 1, 1, True),
+        ("down2", 1, 2, True),
+        ("torgb", 1, 1, False),
+    ]:
+        x, weight, styles = (g[f"modconv_{name}_{part}"] for part in ("x", "weight", "styles"))
+        y = modulated_conv2d(x, weight, styles, fir_filter(), up=up, down=down, demodulate=demodulate)
+        r.close(f"modconv {name}", y, g[f"modconv_{name}_y"], EXACT)
+        single = [
+            modulated_conv2d(x[i : i + 1], weight, styles[i : i + 1], fir_filter(), up=up, down=down, demodulate=demodulate)
+            for i in range(len(x))
+        ]
+        r.close(f"modconv {name}, one at a time", torch.cat(single), g[f"modconv_{name}_y"], EXACT)
+        if f"modconv_{name}_noise" in g:
+            r.close(f"modconv {name} + noise", y + g[f"modconv_{name}_noise"], g[f"modconv_{name}_y_noise"], EXACT)
+    for name, activation in [("fc_linear", "linear"), ("fc_lrelu", "lrelu")]:
+        state = g.state(f"{name}.")
+        r.close(name, _best_linear(state, activation, g[f"{name}_x"], g[f"{name}_y"]), g[f"{name}_y"], EXACT)
+    for name, up, down, activation in [
+        ("conv_up", 2, 1, "lrelu"),
+        ("conv_down", 1, 2, "lrelu"),
+        ("conv_1x1_down", 1, 2, "linear"),
+    ]:
+        state = g.state(f"{name}.")
+        outputs, inputs, kernel, _ = state["weight"].shape
+        layer = EqualizedConv2d(
+            inputs, outputs, kernel, bias="bias" in state, activation=activation, up=up, down=down  # type: ignore[arg-type]
+        )
+        layer.load_state_dict(state)
+        r.close(name, layer(g[f"{name}_x"]), g[f"{name}_y"], EXACT)
+
+
+def _best_linear(state: dict[str, Tensor], activation: str, x: Tensor, y: Tensor) -> Tensor:
+    """The layer's output with the learning-rate multiplier that fits best, because the file does not store it."""
+    outputs, inputs = state["weight"].shape
+    candidates = []
+    for multiplier in (1.0, 0.5, 0.1, 0.01):
+        layer = EqualizedLinear(inputs, outputs, activation=activation, lr_multiplier=multiplier)  # type: ignore[arg-type]
+        layer.load_state_dict(state)
+        candidates.append(layer(x).detach())
+    return min(candidates, key=lambda value: float((value - y).abs().max()))
+
+
+def mapping(g: Golden, r: Result) -> None:
+    for name in sorted({key.split(".")[0] for key in g.tensors if "." in key}):
+        state = g.state(f"{name}.")
+        count = sum(key.startswith("fc") and key.endswith("weight") for key in state)
+        z, c, ws = g[f"{name}_z"], g[f"{name}_c"], g[f"{name}_ws"]
+        network = MappingNetwork(
+            z.shape[1],
+            c.shape[1],
+            ws.shape[2],
+            ws.shape[1],
+            layers=count,
+            features=len(state["fc0.bias"]),
+            embed_features=len(state["embed.bias"]),
+        )
+        network.load_state_dict(state)
+        r.close(f"{name} ws", network(z, c), ws)
+        r.close(f"{name} zero label", network(z, 0 * c), g[f"{name}_ws_zero_label"])
+        r.close(f"{name} halved label", network(z, 0.5 * c), g[f"{name}_ws_scaled_label"])
+        for key in sorted(key for key in g.tensors if key.startswith(f"{name}_ws_psi")):
+            truncation, cutoff = _truncation(key)
+            r.close(key.replace("_", " "), network(z, c, truncation=truncation, cutoff=cutoff), g[key])
+
+
+def _truncation(name: str) -> tuple[float, int | None]:
+    """What `..._psi03_cut2` says: 0.3 for the first two layers."""
+    psi, _, cut = name.split("_psi")[1].partition("_cut")
+    return float(psi) / 10, int(cut) if cut else None
+
+
+COMPONENTS: dict[str, Callable[[Golden, Result], None]] = {
+    "cameras": cameras,
+    "ray_sampler": ray_sampler,
+    "ray_marcher": ray_marcher,
+    "sample_pdf": sample_pdf_set,
+    "ray_sampling": ray_sampling,
+    "plane_sampling": plane_sampling,
+    "decoder": decoder,
+    "renderer_small": renderer_small,
+    "upfirdn2d": upfirdn,
+    "layers": layers,
+    "mapping": mapping,
+}
+
+
+# --- Whole generators -----------------------------------------------------------------------------------------------
+
+
+def load_generator(folder: Path) -> Generator:
+    """The generator a set describes, with its weights."""
+    config = json.loads((folder / "config.json").read_text())
+    profile = Profile.from_eg3d(
+        config["init_kwargs"],
+        # These sets were made by the original release, whose third plane reads (z, x).
+        plane_axes="eg3d",
+        neural_resolution=config["neural_rendering_resolution"],
+    )
+    generator = Generator(profile)
+    state = {name: value.float() for name, value in load_file(folder / "state.safetensors").items()}
+    # The training loop registers this buffer on the generator; it belongs to the discriminator's label noise.
+    state.pop("dataset_label_std", None)
+    generator.load_state_dict(state)
+    return generator.eval()
+
+
+def _middle(x: Tensor, size: int, shift: int = 0) -> Tensor:
+    half = x.shape[-1] // 2
+    top, left = half - size // 2, half - size // 2 + shift
+    return x[..., top : top + size, left : left + size]
+
+
+@torch.no_grad()
+def eg3d(g: Golden, r: Result, generator: Generator) -> None:
+    z, c, ws = g["z"], g["c"], g["ws_layers"]
+    r.close("ws", generator.map(z, g["c_cond"]), g["ws"])
+    for name in sorted(name for name in g.tensors if name.startswith("ws_psi")):
+        truncation, cutoff = _truncation(name)
+        r.close(name, generator.map(z, g["c_cond"], truncation, cutoff), g[name])
+
+    planes = generator.planes(ws, noise="const")
+    flat = planes.flatten(1, 2)
+    r.close("planes, every eighth", flat[:, :, 1::8, 2::8], g["planes_stride8_f16"])
+    size = g["planes_crop"].shape[-1]
+    r.close("planes, crop", flat[:, :, 100 : 100 + size, 90 : 90 + size], g["planes_crop"])
+    size = g["planes_corner"].shape[-1]
+    r.close("planes, corner", flat[:, :, :size, -size:], g["planes_corner"])
+    r.stats("planes", flat, g["planes_stats"])
+    size = g["planes_nonoise_crop"].shape[-1]
+    silent = generator.planes(ws, noise="none").flatten(1, 2)
+    r.close("planes without noise", silent[:, :, 100 : 100 + size, 90 : 90 + size], g["planes_nonoise_crop"])
+
+    rgb, sigma = generator.query(planes, g["points"])
+    r.close("colours of points", rgb, g["points_rgb"])
+    r.close("densities of points", sigma, g["points_sigma"])
+
+    poses, intrinsics = camera_from_label(c)
+    for suffix, u in [("", 0.5), ("_ustrat", None)]:
+        _frames(g, r, generator, planes, ws, suffix, u)
+
+    features = g["sr64_features"].float()
+    for noise in ("none", "const"):
+        image = generator.superresolve(features, features[:, :3], None, ws[:1], noise=noise)  # type: ignore[arg-type]
+        name = f"sr64_{noise}_image"
+        r.close(f"{name} crop", _middle(image, g[f"{name}_crop"].shape[-1]), g[f"{name}_crop"])
+        size = g[f"{name}_corner"].shape[-1]
+        r.close(f"{name} corner", image[..., :size, -size:], g[f"{name}_corner"])
+        r.stats(name, image, g[f"{name}_stats"])
+
+    # A plain call of the reference takes all importance quantiles at a half as well, and conditions on the camera.
+    truncated = generator.map(z[:1], c[:1], 0.7, generator.profile.num_ws)
+    raw = generator.render(generator.planes(truncated), poses[:1], intrinsics[:1], deterministic=True, u=0.5)
+    image = generator.superresolve(raw.features, raw.rgb, None, truncated)
+    r.close("forward image", _middle(image, g["forward_psi07_image_crop"].shape[-1]), g["forward_psi07_image_crop"])
+    r.close("forward image_raw", raw.rgb, g["forward_psi07_image_raw"])
+    r.close("forward depth", raw.depth, g["forward_psi07_image_depth"])
+
+    name = next(name for name in g.tensors if name.startswith("batch2_r") and name.endswith("_image_raw"))
+    small = int(name.removeprefix("batch2_r").split("_")[0])
+    raw = generator.render(planes, poses[:2], intrinsics[:2], small, deterministic=True, u=0.5)
+    r.close("batch image_raw", raw.rgb, g[name])
+    r.close("batch depth", raw.depth, g[name.replace("_raw", "_depth")])
+
+
+def _frames(
+    g: Golden, r: Result, generator: Generator, planes: Tensor, ws: Tensor, suffix: str, u: float | None
+) -> None:
+    """All frames of one sampling mode, one per call: depth is clamped per batch."""
+    poses, intrinsics = camera_from_label(g["c"])
+    index = g["ws_index"].tolist()
+    images, raws, overwritten = [], [], []
+    for frame, which in enumerate(index):
+        own = ws[which : which + 1]
+        raw = generator.render(
+            planes[which : which + 1], poses[frame, None], intrinsics[frame, None], deterministic=True, u=u
+        )
+        images.append(generator.superresolve(raw.features, raw.rgb, None, own))
+        raws.append(raw)
+        if f"image_raw_as_returned{suffix}" in g:
+            styles = own[:, -1:].expand(-1, 3, -1)
+            overwritten.append(generator.superresolution.block0(raw.features, raw.rgb, styles)[1])
+    image = torch.cat(images)
+    features = torch.cat([raw.features for raw in raws])
+    r.close(f"image_raw{suffix}", features[:, :3], g[f"image_raw{suffix}"])
+    r.close(f"image_depth{suffix}", torch.cat([raw.depth for raw in raws]), g[f"image_depth{suffix}"])
+    r.close(f"features{suffix}", _middle(features, g[f"feature_crop{suffix}"].shape[-1]), g[f"feature_crop{suffix}"])
+    r.stats(f"features{suffix}", features, g[f"feature_stats{suffix}"])
+    if overwritten:
+        # What the reference returns is the skip image after the first block; ours must differ from it and explain it.
+        r.close(f"image_raw_as_returned{suffix}", torch.cat(overwritten), g[f"image_raw_as_returned{suffix}"])
+    if f"image{suffix}" in g:
+        r.close(f"image{suffix}", image, g[f"image{suffix}"])
+    if f"image{suffix}_f16" in g:
+        r.close(f"image{suffix} (half)", image, g[f"image{suffix}_f16"])
+    if f"image{suffix}_stride2_f16" in g:
+        r.close(f"image{suffix}, every second (half)", image[:, :, ::2, 1::2], g[f"image{suffix}_stride2_f16"])
+    if f"image{suffix}_crop" in g:
+        size = g[f"image{suffix}_crop"].shape[-1]
+        r.close(f"image{suffix} crop", _middle(image, size, size // 12), g[f"image{suffix}_crop"])
+    if f"image{suffix}_stats" in g:
+        r.stats(f"image{suffix}", image, g[f"image{suffix}_stats"])
+
+
+# --- Running --------------------------------------------------------------------------------------------------------
+
+
+def sets(root: Path) -> list[str]:
+    """Names of the sets under a root that this program can compare, such as `components/decoder` or `eg3d/eg3d-128`."""
+    components = [f"components/{name}" for name in COMPONENTS if (root / "components" / f"{name}.safetensors").exists()]
+    generators = sorted(f"eg3d/{path.parent.name}" for path in root.glob("eg3d/*/config.json"))
+    return components + generators
+
+
+def not_covered(root: Path) -> list[str]:
+    """What lies under a root that this program does not compare."""
+    unknown = [f"components/{p.stem}" for p in (root / "components").glob("*.safetensors") if p.stem not in COMPONENTS]
+    folders = [p.name for p in root.iterdir() if p.is_dir() and p.name not in ("components", "eg3d")]
+    return sorted(unknown + folders)
+
+
+def check(root: Path, name: str, change: Callable[[dict[str, Tensor]], None] | None = None) -> Result:
+    """Compare one set; ``change`` may alter the stored tensors first, to see the comparison fail."""
+    kind, which = name.split("/")
+    result = Result(name)
+    if kind == "components":
+        golden = Golden(root / kind / f"{which}.safetensors", change)
+        with torch.no_grad():
+            COMPONENTS[which](golden, result)
+    else:
+        golden = Golden(root / kind / which / "io.safetensors", change)
+        eg3d(golden, result, load_generator(root / kind / which))
+    return result.finish(golden)
+
+
+def run(root: Path) -> Iterator[Result]:
+    """Compare every set under a root, one after another."""
+    for name in sets(root):
+        yield check(root, name)
+
+
+def main(arguments: list[str]) -> int:
+    """Print one line per set and return the exit status."""
+    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
+        print("usage: python tests/golden/verify.py ROOT   (a folder laid out like the golden vectors)")
+        return 2
+    root = Path(arguments[0])
+    failed = compared = 0
+    print(f"{'set':28}{'cases':>7}{'largest error':>16}{'of allowed':>12}")
+    for result in run(root):
+        compared += result.cases
+        failed += bool(result.failures)
+        verdict = "FAIL" if result.failures else "pass"
+        print(f"{result.name:28}{result.cases:7}{result.largest:16.2e}{result.worst:12.1%}  {verdict}", flush=True)
+        for failure in result.failures:
+            print(f"    {failure}")
+    for name in not_covered(root):
+        print(f"{name:28}{'-':>7}{'-':>16}{'-':>12}  not covered")
+    if not compared:
+        print(f"Nothing under {root} could be compared.")
+        return 2
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
