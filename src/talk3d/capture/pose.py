@@ -1,0 +1,233 @@
+"""Head poses: the camera angles and the crop that make tracked landmarks look like a prior's.
+
+A prior sees heads through an `Orbit` camera. For each frame we look for that camera's yaw and pitch, and for a
+similarity (scale, roll, shift) from its picture to the source picture, such that the projected canonical landmarks fall
+on the tracked ones. The similarity's inverse cuts the aligned crop; nothing is rounded to whole pixels.
+
+Angles are radians; yaw > 0 is a camera at the subject's left (the viewer's right), pitch > 0 a camera above. Source
+positions are pixels with the first one's centre at (0.5, 0.5); crop positions are 0..1 across the crop.
+
+Letters: F frames, L = 468 landmarks.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from ..camera import Orbit
+from .track import LEFT_BROW, LEFT_EYE, RIGHT_BROW, RIGHT_EYE, UNDER_NOSE
+
+HUBER = 0.006
+"""Residuals beyond this, in crop widths, count linearly: about what a well-tracked rigid landmark is off by."""
+
+ITERATIONS = 12
+CHUNK = 64
+"""Frames solved at once: enough to be fast, few enough to stay in the cache."""
+
+PERIOD = 8.0
+"""Frames; heads of people who talk hardly nod faster than three times per second."""
+
+
+@dataclass(frozen=True)
+class Poses:
+    """The solution for F frames; see the module's top for frames and units."""
+
+    yaw: Float[np.ndarray, "frames"]
+    pitch: Float[np.ndarray, "frames"]
+    source_from_crop: Float[np.ndarray, "frames 2 3"]
+    """Similarity from crop positions (0..1) to source pixels."""
+    residual: Float[np.ndarray, "frames"]
+    """Weighted root mean square distance of landmarks, in crop widths."""
+
+    def crop_from_source(self, resolution: int) -> Float[np.ndarray, "frames 2 3"]:
+        """Affine maps from source pixels to pixels of a crop of `resolution`."""
+        linear = np.linalg.inv(self.source_from_crop[..., :2])
+        return resolution * np.concatenate([linear, -linear @ self.source_from_crop[..., 2:]], axis=-1)
+
+
+def rigid_weights(canonical: Float[np.ndarray, "468 3"]) -> Float[np.ndarray, "468"]:
+    """How far each landmark moves with the skull: jaw, lips and lids little, nose and cheekbones fully."""
+    weights = np.ones(len(canonical))
+    weights[list(LEFT_BROW + RIGHT_BROW)] = 0.3
+    weights[list(LEFT_EYE + RIGHT_EYE)] = 0.3
+    # Everything below the nose moves with jaw or lips, yet without it pitch is hardly determined.
+    weights[canonical[:, 1] < canonical[UNDER_NOSE, 1]] = 0.15
+    # Along the outline the tracker reports where the cheek turns out of sight, which is no fixed point of the skin.
+    weights[canonical[:, 2] < np.quantile(canonical[:, 2], 0.15)] *= 0.5
+    return weights
+
+
+def solve_poses(
+    landmarks: Float[np.ndarray, "frames 468 2"],
+    canonical: Float[np.ndarray, "468 3"],
+    orbit: Orbit,
+    weights: Float[np.ndarray, "468"] | None = None,
+) -> Poses:
+    """Robust Gauss-Newton fit of each frame on its own.
+
+    Args:
+        landmarks: tracked positions in source pixels.
+        canonical: the same landmarks on the prior's average face, scene units.
+        orbit: the prior's camera.
+        weights: trust in each landmark; `rigid_weights` by default.
+    """
+    weights = rigid_weights(canonical) if weights is None else weights
+    points = torch.from_numpy(np.asarray(canonical, np.float64))
+    if len(landmarks) == 0:
+        return Poses(np.zeros(0), np.zeros(0), np.zeros((0, 2, 3)), np.zeros(0))
+    parts = [_solve(landmarks[i : i + CHUNK], points, orbit, weights) for i in range(0, len(landmarks), CHUNK)]
+    return Poses(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _solve(
+    landmarks: np.ndarray, points: torch.Tensor, orbit: Orbit, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """`solve_poses` on a few frames: yaw, pitch, source_from_crop, residual."""
+    frames = len(landmarks)
+    # Unit and origin that make source positions of order one, for a well-conditioned solve.
+    origin = landmarks.mean(axis=1, keepdims=True)
+    unit = np.sqrt(((landmarks - origin) ** 2).sum(axis=(1, 2), keepdims=True) / landmarks.shape[1])
+    target = (landmarks - origin) / unit
+    yaw, pitch = np.zeros(frames), np.zeros(frames)
+    similarity = _fit_similarity(_project(orbit, points, yaw, pitch)[0], target, weights)
+    jacobian = np.zeros((*target.shape, 6))  # by yaw, pitch, and the four numbers of the similarity
+    jacobian[..., 0, 4] = jacobian[..., 1, 5] = 1
+    for _ in range(ITERATIONS):
+        shape, by_yaw, by_pitch = _project(orbit, points, yaw, pitch)  # [F, L, 2]
+        linear = _matrix(similarity)[..., :2].swapaxes(-1, -2)
+        jacobian[..., 0], jacobian[..., 1] = by_yaw @ linear, by_pitch @ linear
+        jacobian[..., 2] = shape
+        jacobian[..., 0, 3], jacobian[..., 1, 3] = -shape[..., 1], shape[..., 0]
+        residual = target - _apply_similarity(_matrix(similarity), shape)
+        trust = weights * _huber(residual, similarity)
+        flat = jacobian.reshape(frames, -1, 6)
+        weighted = (jacobian * trust[..., None, None]).reshape(frames, -1, 6).swapaxes(1, 2)
+        normal = weighted @ flat
+        normal[:, [0, 1], [0, 1]] += 1e-4 * weights.sum()  # keeps a hopeless frame from turning its back
+        step = np.linalg.solve(normal, weighted @ residual.reshape(frames, -1, 1))[..., 0]
+        yaw, pitch = yaw + np.clip(step[:, 0], -0.3, 0.3), pitch + np.clip(step[:, 1], -0.3, 0.3)
+        similarity = similarity + step[:, 2:]
+        if np.abs(step).max() < 1e-5:
+            break
+    shape = _project(orbit, points, yaw, pitch)[0]
+    similarity = _fit_similarity(shape, target, trust)
+    residual = target - _apply_similarity(_matrix(similarity), shape)
+    matrix = _matrix(similarity) * unit
+    matrix[..., 2:] += origin.swapaxes(1, 2)
+    return yaw, pitch, matrix, _root_mean_square(residual, similarity, weights)
+
+
+def solve_clip(
+    landmarks: Float[np.ndarray, "frames 468 2"],
+    canonical: Float[np.ndarray, "468 3"],
+    orbit: Orbit,
+    period: float = PERIOD,
+) -> Poses:
+    """Poses of consecutive frames, refined with the knowledge that heads move smoothly.
+
+    Angles are smoothed first; the similarity is fitted again to the smooth angles, and then smoothed too. Smoothing
+    shifts nothing in time. Arguments as `solve_poses`; `period` as `smooth`.
+    """
+    rough = solve_poses(landmarks, canonical, orbit)
+    weights = rigid_weights(canonical)
+    # A frame whose landmarks fit no head, as in a blurred turn, counts less.
+    trust = 1 / (1 + (rough.residual / (2 * np.median(rough.residual) + 1e-9)) ** 4)
+    angles = smooth(np.stack([rough.yaw, rough.pitch], axis=-1), trust, period)
+    yaw, pitch = np.ascontiguousarray(angles[:, 0]), np.ascontiguousarray(angles[:, 1])
+    shape = _project(orbit, torch.from_numpy(np.asarray(canonical, np.float64)), yaw, pitch)[0]
+    matrix = rough.source_from_crop
+    trust_of_each = weights * _huber(landmarks - _apply_similarity(matrix, shape), matrix[:, :, 0])
+    similarity = smooth(_fit_similarity(shape, landmarks, trust_of_each), trust, period)
+    residual = landmarks - _apply_similarity(_matrix(similarity), shape)
+    return Poses(yaw, pitch, _matrix(similarity), _root_mean_square(residual, similarity, weights))
+
+
+def smooth(
+    values: Float[np.ndarray, "frames channels"], weights: Float[np.ndarray, "frames"], period: float = PERIOD
+) -> Float[np.ndarray, "frames channels"]:
+    """The smoothest curves near `values`: minimises sum w (x - v)^2 + k sum (second difference of x)^2.
+
+    Straight motion passes unchanged, nothing is delayed, and frames of weight 0 are bridged.
+
+    Args:
+        values: curves over time.
+        weights: how much each frame counts, at least two of them above 0.
+        period: where weights are 1, an oscillation of this many frames is halved, faster ones vanish.
+
+    Source: Eilers, "A perfect smoother", 2003 (after Whittaker, 1923).
+    """
+    frames = len(values)
+    if frames < 3:
+        return values
+    stiffness = (2 * np.sin(np.pi / period)) ** -4
+    # The matrix diag(w) + k D'D has two side bands; factor it as L diag(d) L' with two side bands in L.
+    main = np.full(frames, 6.0)
+    main[[0, -1]], main[[1, -2]] = 1.0, 5.0
+    first = np.full(frames - 1, -4.0)
+    first[[0, -1]] = -2.0
+    if frames == 3:
+        main[1] = 4.0
+    main = weights + stiffness * main
+    first = stiffness * first
+    d, one, two = np.zeros(frames), np.zeros(frames), np.zeros(frames)
+    x = np.zeros_like(values)
+    for i in range(frames):
+        below1, below2 = (d[i - 1] if i > 0 else 0.0), (d[i - 2] if i > 1 else 0.0)
+        two[i] = stiffness / below2 if i > 1 else 0.0
+        one[i] = (first[i - 1] - two[i] * below2 * one[i - 1]) / below1 if i > 0 else 0.0
+        d[i] = main[i] - one[i] ** 2 * below1 - two[i] ** 2 * below2
+        x[i] = weights[i] * values[i] - one[i] * (x[i - 1] if i > 0 else 0) - two[i] * (x[i - 2] if i > 1 else 0)
+    x /= d[:, None]
+    for i in range(frames - 2, -1, -1):
+        x[i] -= one[i + 1] * x[i + 1] + (two[i + 2] * x[i + 2] if i + 2 < frames else 0)
+    return x
+
+
+def _project(
+    orbit: Orbit, points: torch.Tensor, yaw: np.ndarray, pitch: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Projected points [F, L, 2] and their derivatives by yaw and by pitch."""
+    angles = torch.from_numpy(yaw), torch.from_numpy(pitch)
+    one, zero = torch.ones_like(angles[0]), torch.zeros_like(angles[0])
+
+    def image(y: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+        return orbit.project(points, y, p)
+
+    shape, by_yaw = torch.func.jvp(image, angles, (one, zero))
+    _, by_pitch = torch.func.jvp(image, angles, (zero, one))
+    return shape.numpy(), by_yaw.numpy(), by_pitch.numpy()
+
+
+def _fit_similarity(shape: np.ndarray, target: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Closed-form weighted least squares (a, b, tx, ty) [F, 4]: x' = a x - b y + tx, y' = b x + a y + ty."""
+    weights = np.broadcast_to(weights, shape.shape[:2])
+    total = weights.sum(axis=1, keepdims=True)
+    z, w = shape[..., 0] + 1j * shape[..., 1], target[..., 0] + 1j * target[..., 1]
+    z_mean, w_mean = (weights * z).sum(1, keepdims=True) / total, (weights * w).sum(1, keepdims=True) / total
+    z0, w0 = z - z_mean, w - w_mean
+    turn = (weights * w0 * z0.conj()).sum(1) / (weights * np.abs(z0) ** 2).sum(1)
+    shift = w_mean[:, 0] - turn * z_mean[:, 0]
+    return np.stack([turn.real, turn.imag, shift.real, shift.imag], axis=-1)
+
+
+def _apply_similarity(matrix: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    return shape @ matrix[..., :2].swapaxes(-1, -2) + matrix[:, None, :, 2]
+
+
+def _huber(residual: np.ndarray, similarity: np.ndarray) -> np.ndarray:
+    """Weights [F, L] in 0..1 of a robust fit; the first two columns of `similarity` give a crop width's length."""
+    width = np.hypot(similarity[:, 0], similarity[:, 1])[:, None]
+    return HUBER / np.maximum(np.linalg.norm(residual, axis=-1) / width, HUBER)
+
+
+def _root_mean_square(residual: np.ndarray, similarity: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    squared = (residual**2).sum(axis=-1) / (similarity[:, :2] ** 2).sum(axis=-1)[:, None]
+    return np.sqrt(squared @ weights / weights.sum())
+
+
+def _matrix(similarity: np.ndarray) -> np.ndarray:
+    """[F, 2, 3] from (a, b, tx, ty)."""
+    a, b, tx, ty = np.moveaxis(similarity, -1, 0)
+    return np.stack([np.stack([a, -b, tx], -1), np.stack([b, a, ty], -1)], axis=-2)

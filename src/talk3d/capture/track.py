@@ -1,0 +1,205 @@
+"""Following one face through a film: 468 landmarks, irises, and the curves read off them.
+
+Landmark indices are those of the 468-point face mesh of `talk3d.frozen`'s model; "left" and "right" below are the
+viewer's. Positions are in pixels of the picture, x to the right, y down, the first pixel's centre at (0.5, 0.5).
+
+Source: Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs", 2019; Ablavatski et
+al., "Real-time Pupil Tracking from Monocular Video for Digital Puppetry", 2020.
+
+Letters: F frames.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from ..frozen import load_tflite
+from .detect import FaceDetector, apply, invert, warp
+
+LANDMARKS = 468
+LEFT_EYE = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
+RIGHT_EYE = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
+LEFT_BROW = (70, 63, 105, 66, 107, 55, 65, 52, 53, 46)
+RIGHT_BROW = (300, 293, 334, 296, 336, 285, 295, 282, 283, 276)
+OUTER_LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
+INNER_LIPS = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191)
+FACE_OVAL = (
+    *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
+    *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
+)
+OUTER_EYE_CORNERS = (33, 263)
+UNDER_NOSE = 2
+
+UPPER_LIP, LOWER_LIP = (81, 82, 13, 312, 311), (178, 87, 14, 317, 402)
+"""Opposite points of the inner lips, middle ones in the middle."""
+UPPER_LIDS, LOWER_LIDS = (10, 11, 12, 13, 14), (2, 3, 4, 5, 6)
+"""Opposite points of the 16-point lid contour: 0 and 8 are the eye's outer and inner corner, 0..8 the lower lid."""
+EYE_CORNERS = ((33, 133), (362, 263))
+
+MIN_CONFIDENCE = 0.5
+"""Below this the landmark network says that it is not looking at a face."""
+
+
+@dataclass(frozen=True)
+class Face:
+    """The tracked face of one frame."""
+
+    landmarks: Float[np.ndarray, "468 2"]
+    lids: Float[np.ndarray, "2 16 2"]
+    """Contours of the viewer's left and right eye, from the network that looks at each eye closely."""
+    irises: Float[np.ndarray, "2 2"]
+    """Centres of the viewer's left and right iris."""
+    confidence: float
+    """0..1."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """One face over F frames; where it was lost, `confidence` is 0 and positions are NaN."""
+
+    landmarks: Float[np.ndarray, "frames 468 2"]
+    lids: Float[np.ndarray, "frames 2 16 2"]
+    irises: Float[np.ndarray, "frames 2 2"]
+    confidence: Float[np.ndarray, "frames"]
+
+    @property
+    def found(self) -> Bool[np.ndarray, "frames"]:
+        return self.confidence > 0
+
+
+class FaceTracker:
+    """Call it with one frame after the other; it looks where the face was, and searches again when it is gone.
+
+    Of several faces it takes the largest, and then keeps to the one nearest to where it was.
+
+    Raises:
+        ModelMissingError: the models are not installed.
+    """
+
+    def __init__(self) -> None:
+        self._detect = FaceDetector()
+        self._mesh = load_tflite("face_landmark")
+        self._iris = load_tflite("iris_landmark")
+        self._last: np.ndarray | None = None
+        self._home: np.ndarray | None = None
+
+    def __call__(self, image: UInt8[np.ndarray, "height width 3"]) -> Face | None:
+        """The face in `image` (RGB), or None."""
+        if self._last is not None:
+            face = self._look(image, _region_of_landmarks(self._last))
+            if face is not None:
+                return face
+        detections = self._detect(image)
+        if self._home is None:
+            detections.sort(key=lambda detection: -detection.size)
+        else:
+            home = self._home
+            detections.sort(key=lambda detection: float(np.linalg.norm(detection.points[2] - home)))
+        for detection in detections:
+            face = self._look(image, _region_of_detection(detection.box, detection.points))
+            if face is not None:
+                return face
+        self._last = None
+        return None
+
+    def _look(self, image: np.ndarray, region: np.ndarray) -> Face | None:
+        side = self._mesh.input_shape[1]
+        to_input = side * region
+        crop = warp(image, to_input, (side, side))
+        outputs = {output.size: output.reshape(-1) for output in self._mesh(crop[None].astype(np.float32) / 255)}
+        confidence = float(1 / (1 + np.exp(-outputs[1][0])))
+        if confidence < MIN_CONFIDENCE:
+            return None
+        landmarks = apply(invert(to_input), outputs[3 * LANDMARKS].reshape(LANDMARKS, 3)[:, :2].astype(np.float64))
+        eyes = np.stack([self._look_at_eye(image, landmarks, eye) for eye in (0, 1)])
+        self._last, self._home = landmarks, landmarks[1]
+        return Face(landmarks, eyes[:, :16], eyes[:, 16], confidence)
+
+    def _look_at_eye(self, image: np.ndarray, landmarks: np.ndarray, eye: int) -> np.ndarray:
+        """Lid contour and iris centre [17, 2] of one eye."""
+        inner_to_outer = landmarks[list(EYE_CORNERS[eye])]
+        side = self._iris.input_shape[1]
+        along = inner_to_outer[1] - inner_to_outer[0]
+        to_input = side * _square(inner_to_outer.mean(axis=0), 2.3 * float(np.hypot(*along)), along)
+        if eye == 1:  # the network knows one side only, so the other eye is shown to it in a mirror
+            to_input = np.array([[-1.0, 0], [0, 1]]) @ to_input + [[0, 0, side], [0, 0, 0]]
+        crop = warp(image, to_input, (side, side))
+        outputs = {output.size: output.reshape(-1) for output in self._iris(crop[None].astype(np.float32) / 255)}
+        points = np.concatenate([outputs[213].reshape(71, 3)[:16, :2], outputs[15].reshape(5, 3)[:1, :2]])
+        return apply(invert(to_input), points.astype(np.float64))
+
+
+def track(frames: Iterable[np.ndarray]) -> Track:
+    """Track one face through frames uint8 RGB [H, W, 3], which may be a stream."""
+    tracker = FaceTracker()
+    faces = [tracker(frame) for frame in frames]
+    lost = Face(np.full((LANDMARKS, 2), np.nan), np.full((2, 16, 2), np.nan), np.full((2, 2), np.nan), 0.0)
+    kept = [lost if face is None else face for face in faces]
+    return Track(
+        np.array([face.landmarks for face in kept]).reshape(-1, LANDMARKS, 2),
+        np.array([face.lids for face in kept]).reshape(-1, 2, 16, 2),
+        np.array([face.irises for face in kept]).reshape(-1, 2, 2),
+        np.array([face.confidence for face in kept]),
+    )
+
+
+def interocular(landmarks: Float[np.ndarray, "frames 468 2"]) -> Float[np.ndarray, "frames"]:
+    """Distance between the outer eye corners, in the landmarks' unit."""
+    first, second = OUTER_EYE_CORNERS
+    return np.linalg.norm(landmarks[:, first] - landmarks[:, second], axis=-1)
+
+
+def lip_gap(landmarks: Float[np.ndarray, "frames 468 2"]) -> Float[np.ndarray, "frames"]:
+    """Opening between the inner lips in the landmarks' unit: weighted mean over three opposite pairs."""
+    pairs = landmarks[:, list(UPPER_LIP[1:4])] - landmarks[:, list(LOWER_LIP[1:4])]
+    return np.linalg.norm(pairs, axis=-1) @ np.array([0.25, 0.5, 0.25])
+
+
+def lip_width(landmarks: Float[np.ndarray, "frames 468 2"]) -> Float[np.ndarray, "frames"]:
+    """Distance between the inner mouth corners in the landmarks' unit."""
+    return np.linalg.norm(landmarks[:, INNER_LIPS[0]] - landmarks[:, INNER_LIPS[10]], axis=-1)
+
+
+def eye_opening(lids: Float[np.ndarray, "frames 2 16 2"]) -> Float[np.ndarray, "frames"]:
+    """Distance between the lids divided by the eye's width, mean of both eyes.
+
+    The contour network is read, not the mesh: on a face with known blinks the mesh's lids hardly follow them.
+    """
+    gap = np.linalg.norm(lids[:, :, list(UPPER_LIDS)] - lids[:, :, list(LOWER_LIDS)], axis=-1).mean(axis=-1)
+    return (gap / np.linalg.norm(lids[:, :, 0] - lids[:, :, 8], axis=-1)).mean(axis=-1)
+
+
+def gaze(
+    lids: Float[np.ndarray, "frames 2 16 2"], irises: Float[np.ndarray, "frames 2 2"]
+) -> Float[np.ndarray, "frames 2"]:
+    """Where the irises stand between the eye corners, mean of both eyes, in eye widths along and across the eye line.
+
+    (0, 0) is the middle between the corners, +x the viewer's right, +y down.
+    """
+    left, right = lids[:, [0, 1], [0, 8]], lids[:, [0, 1], [8, 0]]  # the corners of each eye, [F, 2, 2]
+    along, away = right - left, irises - (left + right) / 2
+    across = away[..., 1] * along[..., 0] - away[..., 0] * along[..., 1]
+    offset = np.stack([(away * along).sum(axis=-1), across], axis=-1) / (along**2).sum(axis=-1, keepdims=True)
+    return offset.mean(axis=1)
+
+
+def _region_of_detection(box: np.ndarray, points: np.ndarray) -> np.ndarray:
+    centre, size = (box[:2] + box[2:]) / 2, float((box[2:] - box[:2]).max())
+    return _square(centre, 1.5 * size, points[1] - points[0])
+
+
+def _region_of_landmarks(landmarks: np.ndarray) -> np.ndarray:
+    along = landmarks[OUTER_EYE_CORNERS[1]] - landmarks[OUTER_EYE_CORNERS[0]]
+    turn = np.array([[along[0], along[1]], [-along[1], along[0]]]) / np.hypot(*along)
+    upright = landmarks @ turn.T
+    low, high = upright.min(axis=0), upright.max(axis=0)
+    return _square(turn.T @ ((low + high) / 2), 1.5 * float((high - low).max()), along)
+
+
+def _square(centre: np.ndarray, side: float, along: np.ndarray) -> np.ndarray:
+    """Affine map [2, 3] from picture pixels to 0..1 over a square whose x axis runs `along`."""
+    x = along / (np.hypot(*along) + 1e-12)
+    linear = np.array([[x[0], x[1]], [-x[1], x[0]]]) / side
+    return np.column_stack([linear, 0.5 - linear @ centre])
