@@ -23,14 +23,11 @@ from torch import Tensor
 
 from ..artifacts import load_state, optimizer_tensors, restore_optimizer, save_state
 from ..errors import CheckpointError, ConfigError
-from ..losses import l1, structure
 from ..prior.generator import Generator, Profile, composite
-from ..render.rays import rays_through
+from ..prior.patch import Windows, picture_losses, render_patch
 from .dataset import Batch, HeadShards, gallery, save_png
 
 STATE = "training.safetensors"
-BORDER = 8
-"""Pixels of an enlarged patch that feel its missing surroundings and are left out of the loss."""
 
 
 @dataclass(frozen=True)
@@ -143,50 +140,22 @@ def _losses(
     planes = planes.float().repeat_interleave(views, 0)
     ws = ws.float().repeat_interleave(views, 0)
 
-    size, patch = profile.neural_resolution, config.patch
     images = batch.images.flatten(0, 1).float() / 127.5 - 1  # [N, 4, H, H]
-    factor = images.shape[-1] // size
-    uv, top, left = _patches(len(images), size, patch, rng)
+    windows = Windows.random(len(images), config.patch, profile.neural_resolution, rng)
     cameras = profile.orbit.pose(batch.yaw.flatten(), batch.pitch.flatten())
-    rays = rays_through(cameras, profile.orbit.intrinsics().expand(len(images), 3, 3), uv)
-    jitter = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    seen = generator.render_rays(planes, rays, deterministic=False, generator=jitter)
-    features, depth, alpha = (v.mT.unflatten(2, (patch, patch)) for v in (seen.features, seen.depth, seen.alpha))
-
-    target = _windows(F.avg_pool2d(images, factor), top, left, patch)
-    raw = torch.cat([features[:, :3], 2 * alpha - 1], 1)
-    true_depth = _windows(batch.depth.flatten(0, 1)[:, None], top, left, patch)
+    patch = render_patch(
+        generator, planes, ws, cameras, windows, rng, superres=superres, bfloat16=config.bfloat16
+    )
+    # A new plain background for every picture, so that nothing can hide by floating in front of a known one.
+    colour = torch.from_numpy(rng.uniform(-1, 1, (len(images), 3, 1, 1))).float()
+    background = colour.expand(-1, -1, *images.shape[2:])
+    terms = picture_losses(patch, images, background, windows, config.structure_weight)
+    true_depth = windows.cut(batch.depth.flatten(0, 1)[:, None])
     covered = torch.isfinite(true_depth)
-    depth_error = torch.where(covered, depth - torch.where(covered, true_depth, 0.0), 0.0).abs()
-    terms = {
-        "raw": l1(raw, target).mean(),
-        "raw_structure": 0.5 * config.structure_weight * structure(raw, target).mean(),
-        "depth": config.depth_weight * depth_error.sum() / covered.sum().clamp(min=1),
+    depth_error = torch.where(covered, patch.depth - torch.where(covered, true_depth, 0.0), 0.0).abs()
+    return {name: value.mean() for name, value in terms.items()} | {
+        "depth": config.depth_weight * depth_error.sum() / covered.sum().clamp(min=1)
     }
-    if superres:
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
-            large = generator.superresolve(features, features[:, :3], alpha, ws, patch=True).float()
-        large = large[..., BORDER:-BORDER, BORDER:-BORDER]
-        truth = _windows(images, top * factor, left * factor, patch * factor)[..., BORDER:-BORDER, BORDER:-BORDER]
-        colour = torch.from_numpy(rng.uniform(-1, 1, (len(images), 3, 1, 1))).float()
-        over = composite(large, colour.expand(-1, -1, *large.shape[2:]))
-        over_truth = composite(truth, colour.expand(-1, -1, *large.shape[2:]))
-        terms["final"] = l1(large, truth).mean()
-        terms["final_structure"] = config.structure_weight * structure(over, over_truth).mean()
-    return terms
-
-
-def _patches(count: int, size: int, patch: int, rng: np.random.Generator) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """Random windows of the pixel grid: pixel centres [N, P*P, 2] in 0..1, and the windows' first rows and columns."""
-    top, left = rng.integers(0, size - patch + 1, (2, count))
-    steps = np.arange(patch) + 0.5
-    rows = np.broadcast_to((top[:, None, None] + steps[:, None]) / size, (count, patch, patch))
-    columns = np.broadcast_to((left[:, None, None] + steps[None, :]) / size, (count, patch, patch))
-    return torch.from_numpy(np.stack([columns, rows], -1).reshape(count, -1, 2)).float(), top, left
-
-
-def _windows(images: Tensor, top: np.ndarray, left: np.ndarray, side: int) -> Tensor:
-    return torch.stack([image[:, t : t + side, x : x + side] for image, t, x in zip(images, top, left, strict=True)])
 
 
 def _schedule(step: int, steps: int) -> float:

@@ -1,0 +1,126 @@
+"""Windows of a picture: training renders a square of rays and compares it, raw and enlarged, with that part of a frame.
+
+Letters: N pictures, R side of the raw picture, P side of a window in raw pixels, k the enlargement (final over raw size).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..losses import l1, structure
+from ..render.rays import Rays, rays_through
+from .generator import Generator, composite
+
+BORDER = 2
+"""Raw pixels at a window's border that its enlargement is not judged on: convolutions there miss their surroundings."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """One window per picture: `top` and `left` [N] in raw pixels, `side` P, of raw pictures `size` R pixels wide."""
+
+    top: Int[np.ndarray, " pictures"]
+    left: Int[np.ndarray, " pictures"]
+    side: int
+    size: int
+
+    @classmethod
+    def random(cls, count: int, side: int, size: int, rng: np.random.Generator) -> Windows:
+        """Anywhere, uniformly. With a window of half the side, the middle of the picture is in all of them."""
+        top, left = rng.integers(0, size - side + 1, (2, count))
+        return cls(top, left, side, size)
+
+    @classmethod
+    def around(cls, centres: Float[np.ndarray, "pictures 2"], side: int, size: int, rng: np.random.Generator) -> Windows:
+        """Around points (x, y in 0..1) with a random shift of up to an eighth of the window, kept inside the picture."""
+        shift = rng.uniform(-side / 8, side / 8, centres.shape)
+        corner = np.clip(np.round(centres * size - side / 2 + shift), 0, size - side).astype(np.int64)
+        return cls(corner[:, 1], corner[:, 0], side, size)
+
+    def positions(self) -> Float[Tensor, "pictures rays 2"]:
+        """Centres of the windows' pixels, (x, y) in 0..1, row by row."""
+        steps = np.arange(self.side) + 0.5
+        shape = (len(self.top), self.side, self.side)
+        rows = np.broadcast_to((self.top[:, None, None] + steps[:, None]) / self.size, shape)
+        columns = np.broadcast_to((self.left[:, None, None] + steps[None, :]) / self.size, shape)
+        return torch.from_numpy(np.stack([columns, rows], -1).reshape(len(self.top), -1, 2)).float()
+
+    def cut(self, images: Float[Tensor, "pictures channels height width"], margin: int = 0) -> Tensor:
+        """That part of pictures of any multiple of the raw size, less `margin` raw pixels on each side."""
+        k = images.shape[-1] // self.size
+        side = (self.side - 2 * margin) * k
+        corners = zip((self.top + margin) * k, (self.left + margin) * k, strict=True)
+        return torch.stack([image[:, t : t + side, x : x + side] for image, (t, x) in zip(images, corners, strict=True)])
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A rendered window."""
+
+    raw: Float[Tensor, "pictures 4 side side"]
+    """Premultiplied colour and alpha * 2 - 1."""
+    depth: Float[Tensor, "pictures 1 side side"]
+    final: Float[Tensor, "pictures channels large large"] | None
+    """Enlarged, without its border; None if not asked for."""
+
+
+def render_patch(
+    generator: Generator,
+    planes: Float[Tensor, "pictures 3 channels height width"],
+    ws: Float[Tensor, "pictures layers w"],
+    cam2world: Float[Tensor, "pictures 4 4"],
+    windows: Windows,
+    rng: np.random.Generator,
+    *,
+    superres: bool = True,
+    bfloat16: bool = False,
+) -> Patch:
+    """Render windows with randomly placed samples along the rays (seeded by `rng`) and enlarge them."""
+    intrinsics = generator.profile.orbit.intrinsics().to(cam2world).expand(len(cam2world), 3, 3)
+    rays: Rays = rays_through(cam2world, intrinsics, windows.positions().to(cam2world))
+    jitter = torch.Generator(cam2world.device).manual_seed(int(rng.integers(2**62)))
+    seen = generator.render_rays(planes, rays, deterministic=False, generator=jitter)
+    square = (windows.side, windows.side)
+    features, depth, alpha = (value.mT.unflatten(2, square) for value in (seen.features, seen.depth, seen.alpha))
+    final = None
+    if superres:
+        with torch.autocast(cam2world.device.type, torch.bfloat16, enabled=bfloat16):
+            final = generator.superresolve(features, features[:, :3], alpha, ws, patch=True).float()
+        margin = BORDER * final.shape[-1] // windows.side
+        final = final[..., margin:-margin, margin:-margin]
+    return Patch(torch.cat([features[:, :3], 2 * alpha - 1], 1), depth, final)
+
+
+def picture_losses(
+    patch: Patch,
+    target: Float[Tensor, "pictures 4 height width"],
+    background: Float[Tensor, "pictures 3 height width"],
+    windows: Windows,
+    structure_weight: float,
+) -> dict[str, Float[Tensor, " pictures"]]:
+    """Compare a patch with its window of the target: L1 and weights-free perceptual distance, raw and final.
+
+    Args:
+        target: premultiplied colour and alpha * 2 - 1 at the final size.
+        background: what to composite both over before the perceptual comparison, at the final size.
+    """
+    k = target.shape[-1] // windows.size
+    small = windows.cut(F.avg_pool2d(target, k))
+    small_background = windows.cut(F.avg_pool2d(background, k))
+    terms = {
+        "raw": l1(patch.raw, small),
+        "raw_structure": 0.5
+        * structure_weight
+        * structure(composite(patch.raw, small_background), composite(small, small_background)),
+    }
+    if patch.final is not None:
+        large, behind = windows.cut(target, BORDER), windows.cut(background, BORDER)
+        terms["final"] = l1(patch.final, large)
+        terms["final_structure"] = structure_weight * structure(composite(patch.final, behind), composite(large, behind))
+    return terms

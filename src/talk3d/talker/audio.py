@@ -1,0 +1,160 @@
+"""Sound to features: one log-mel window per video frame, in constant memory.
+
+Sound is mono at 16 kHz, video runs at 25 frames/s, so a frame lasts 640 samples. Letters: T video frames, M mel bands,
+K mel columns of a window (10 ms each).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+RATE = 16000
+FPS = 25
+SAMPLES_PER_FRAME = RATE // FPS
+BLOCK = 50
+"""Frames analysed at a time."""
+SPEECH_RMS = 0.07
+"""Level to which the speaking parts of a recording are brought before analysis."""
+
+
+@dataclass(frozen=True)
+class AudioConfig:
+    """The feature extractor. It is stored in the avatar: weights trained with one do not work with another."""
+
+    name: str = "logmel"
+    bands: int = 40
+    """Mel bands, M."""
+    columns: int = 32
+    """Columns of a window, K; 10 ms each, centred on the video frame."""
+    hop: int = 160
+    """Samples between columns."""
+    window: int = 400
+    """Samples under the Hann window."""
+    fft: int = 512
+    low: float = 60.0
+    """Lowest frequency, Hz."""
+    high: float = 7600.0
+    """Highest frequency, Hz."""
+    floor: float = 1e-5
+    """Power below which everything is silence, after loudness normalisation."""
+
+
+@dataclass
+class Loudness:
+    """Finds the gain that brings the speaking parts of a recording to `SPEECH_RMS`; feed it all sound once.
+
+    A part is speech if it lies within 20 dB of the loudest tenth. Silence asks for no gain.
+    """
+
+    def __init__(self) -> None:
+        self._levels: list[np.ndarray] = []
+        self._rest = np.zeros(0, np.float32)
+
+    def add(self, samples: np.ndarray) -> None:
+        samples = np.concatenate([self._rest, samples])
+        whole = len(samples) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME
+        power = np.square(samples[:whole].reshape(-1, SAMPLES_PER_FRAME), dtype=np.float64).mean(1)
+        self._levels.append(power.astype(np.float32))
+        self._rest = samples[whole:]
+
+    @property
+    def gain(self) -> float:
+        power = np.concatenate(self._levels) if self._levels else np.zeros(0, np.float32)
+        if not len(power):
+            return 1.0
+        loud = float(np.quantile(power, 0.9))
+        if loud < 1e-8:  # -80 dBFS: nothing was said
+            return 1.0
+        speech = power[power > 0.01 * loud]
+        return float(np.clip(SPEECH_RMS / math.sqrt(float(speech.mean())), 0.02, 50.0))
+
+
+def speech_gain(chunks: Iterable[np.ndarray]) -> float:
+    """The gain of `Loudness` for a whole recording given in chunks."""
+    loudness = Loudness()
+    for chunk in chunks:
+        loudness.add(chunk)
+    return loudness.gain
+
+
+def frame_windows(
+    chunks: Iterable[np.ndarray], gain: float, config: AudioConfig
+) -> Iterator[Float[Tensor, "frames bands columns"]]:
+    """Windows of consecutive video frames, in blocks of up to `BLOCK` frames.
+
+    There is one window for each begun video frame of sound; what lies before the beginning and after the end is silence.
+    The windows do not depend on how the sound is cut into chunks.
+
+    Args:
+        chunks: sound in order, float32 in -1..1, any lengths.
+        gain: factor on the sound, from `speech_gain`.
+        config: the feature extractor.
+    """
+    # Column k of frame t is centred on sample 640 t + 320 + 160 (k - (K - 1) / 2).
+    first_centre = SAMPLES_PER_FRAME // 2 - config.hop * (config.columns - 1) // 2
+    lead = config.fft // 2 - first_centre
+    buffer = np.zeros(max(0, lead), np.float32)
+    received = 0
+    start = 0
+    source = iter(chunks)
+    ended = False
+
+    def needed(frames: int) -> int:
+        return (frames - 1) * SAMPLES_PER_FRAME + (config.columns - 1) * config.hop + config.fft
+
+    while True:
+        while not ended and len(buffer) < needed(BLOCK):
+            chunk = next(source, None)
+            if chunk is None:
+                ended = True
+            else:
+                buffer = np.concatenate([buffer, chunk.astype(np.float32) * gain])
+                received += len(chunk)
+        frames = BLOCK
+        if ended:
+            frames = min(BLOCK, -(-received // SAMPLES_PER_FRAME) - start)
+            if frames <= 0:
+                return
+            buffer = np.pad(buffer, (0, max(0, needed(frames) - len(buffer))))
+        yield _log_mel_windows(torch.from_numpy(buffer[: needed(frames)]), frames, config)
+        buffer = buffer[frames * SAMPLES_PER_FRAME :]
+        start += frames
+
+
+def _log_mel_windows(samples: Tensor, frames: int, config: AudioConfig) -> Tensor:
+    window = torch.zeros(config.fft)
+    margin = (config.fft - config.window) // 2
+    window[margin : margin + config.window] = torch.hann_window(config.window)
+    spectra = samples.unfold(0, config.fft, config.hop) * window  # [columns in all, fft]
+    power = torch.fft.rfft(spectra).abs().square() / (config.window / 2)
+    mel = power @ mel_filters(config)  # [columns, M]
+    log = torch.log10(mel.clamp(min=config.floor))
+    # Fixed constants bring silence to -1 and loud speech to about +1.
+    normal = (log - math.log10(config.floor)) * (2 / 6) - 1
+    columns_per_frame = SAMPLES_PER_FRAME // config.hop
+    windows = normal.unfold(0, config.columns, columns_per_frame)  # [T, M, K]
+    return windows[:frames].contiguous()
+
+
+@lru_cache
+def mel_filters(config: AudioConfig) -> Float[Tensor, "frequencies bands"]:
+    """Triangular filters, evenly spaced in mel (O'Shaughnessy: 2595 log10(1 + f / 700)), each of unit sum."""
+
+    def mel(frequency: float) -> float:
+        return 2595 * math.log10(1 + frequency / 700)
+
+    edges = torch.linspace(mel(config.low), mel(config.high), config.bands + 2)
+    hertz = 700 * (10 ** (edges / 2595) - 1)
+    bins = torch.linspace(0, RATE / 2, config.fft // 2 + 1)[:, None]
+    rising = (bins - hertz[:-2]) / (hertz[1:-1] - hertz[:-2])
+    falling = (hertz[2:] - bins) / (hertz[2:] - hertz[1:-1])
+    filters = torch.minimum(rising, falling).clamp(min=0)
+    return filters / filters.sum(0).clamp(min=1e-6)

@@ -1,0 +1,414 @@
+"""Speaking: an avatar and sound to a video, in chunks of constant memory.
+
+Letters: B frames drawn together, T frames of the capture's training part, S side of the pictures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .. import __version__
+from ..artifacts import Avatar as AvatarArtifact
+from ..artifacts import creating
+from ..capture.build import Capture
+from ..errors import ConfigError, NoAudioError
+from ..personalize.subject import Subject, warp_plate
+from ..prior.generator import Generator, Profile, composite
+from ..video import FPS, VideoWriter, read_audio_chunks
+from .audio import RATE, SAMPLES_PER_FRAME, AudioConfig, frame_windows, speech_gain
+from .tokens import Conditions, TokenConfig, TokenEncoder
+from .train import Talker, TrainConfig, audio_neighbourhood, crop_numbers
+from .unet import AttentionUNet, Trunk, UNetConfig
+
+BATCH = 8
+"""Frames drawn together."""
+ORBIT_SECONDS = 6.0
+ORBIT_YAW, ORBIT_PITCH = math.radians(30), math.radians(10)
+MARK = "AI-generated"
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How the head moves, one row a frame: what a talking video needs besides sound."""
+
+    yaw: Float[Tensor, " frames"]
+    """Radians."""
+    pitch: Float[Tensor, " frames"]
+    """Radians."""
+    blink: Float[Tensor, " frames"]
+    """0..1."""
+    crop_from_source: Float[Tensor, "frames 2 3"]
+    """Source pixels to crop pixels."""
+
+    def __len__(self) -> int:
+        return len(self.yaw)
+
+    def __getitem__(self, index: Tensor) -> Motion:
+        return Motion(self.yaw[index], self.pitch[index], self.blink[index], self.crop_from_source[index])
+
+    def still(self) -> Motion:
+        """One frame: the mean pose, eyes open."""
+        return Motion(
+            self.yaw.mean()[None], self.pitch.mean()[None], torch.zeros(1), self.crop_from_source.mean(0)[None]
+        )
+
+    def ping_pong(self, frames: Tensor) -> Motion:
+        """Played to the end, back to the start, and so on: seamless for any number of frames."""
+        period = max(1, 2 * len(self) - 2)
+        place = frames % period
+        return self[torch.where(place < len(self), place, period - place)]
+
+
+def save_avatar(path: Path, subject: Subject, capture: Capture, talker: Talker, config: TrainConfig, overwrite: bool):
+    """Write everything that speaking needs into one file; neither video nor capture is needed after that."""
+    start, stop = capture.train
+    generator = talker.generator
+    with creating(AvatarArtifact, path, overwrite=overwrite, zipped=True) as draft:
+        draft.consent = subject.consent
+        draft.parents = {"Subject": subject.hash, "Capture": subject.capture_hash, "Prior": subject.prior_hash}
+        draft.config = {
+            "profile": generator.profile.to_json(),
+            "unet": dataclasses.asdict(talker.unet.config),
+            "tokens": dataclasses.asdict(talker.encoder.config),
+            "audio": dataclasses.asdict(talker.audio),
+            "train": dataclasses.asdict(config),
+            "train_frames": [start, stop],
+        }
+        modules = {
+            "decoder": generator.decoder,
+            "superresolution": generator.superresolution,
+            "encoder": talker.encoder,
+            "unet": talker.unet,
+        }
+        draft.write_tensors(
+            "weights.safetensors",
+            {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()},
+        )
+        draft.write_tensors(
+            "person.safetensors",
+            {
+                "planes": subject.planes,
+                "ws": subject.ws,
+                "landmark_scale": talker.landmark_scale,
+                "yaw": subject.yaw[start:stop],
+                "pitch": subject.pitch[start:stop],
+                "blink": torch.from_numpy(capture.blink[start:stop]).float(),
+                "crop_from_source": torch.from_numpy(capture.crop_from_source[start:stop]).float(),
+                # What the person's shape adds to the tracked pose of any frame of this capture.
+                "pose_offset": torch.stack(
+                    [
+                        subject.yaw[start:stop].mean() - float(capture.yaw[start:stop].mean()),
+                        subject.pitch[start:stop].mean() - float(capture.pitch[start:stop].mean()),
+                    ]
+                ),
+            },
+        )
+        cv2.imwrite(str(draft.folder / "plate.png"), capture.plate()[..., ::-1])
+
+
+class Speaker:
+    """An avatar in memory.
+
+    Args:
+        path: the avatar file.
+
+    Raises:
+        ArtifactError: it is missing, damaged, or something else.
+    """
+
+    def __init__(self, path: Path):
+        artifact = AvatarArtifact.open(path)
+        self.artifact = artifact
+        config = artifact.config
+        profile = Profile.from_json(config["profile"])
+        self.profile = profile
+        self.audio = AudioConfig(**config["audio"])
+        self.encoder = TokenEncoder(TokenConfig(**config["tokens"]), self.audio)
+        unet = {key: tuple(value) if isinstance(value, list) else value for key, value in config["unet"].items()}
+        self.unet = AttentionUNet(UNetConfig(**unet))
+        self.generator = Generator(profile)
+        weights = artifact.tensors("weights.safetensors")
+        for name, module in (
+            ("decoder", self.generator.decoder),
+            ("superresolution", self.generator.superresolution),
+            ("encoder", self.encoder),
+            ("unet", self.unet),
+        ):
+            prefix = name + "."
+            module.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+            module.eval().requires_grad_(False)
+        self.generator.eval()
+        person = artifact.tensors("person.safetensors")
+        self.planes, self.ws = person["planes"], person["ws"]
+        self.landmark_scale, self.pose_offset = person["landmark_scale"], person["pose_offset"]
+        self.motion = Motion(person["yaw"], person["pitch"], person["blink"], person["crop_from_source"])
+        encoded = np.frombuffer(artifact.read("plate.png"), np.uint8)
+        self.plate = np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1])
+        with torch.inference_mode():
+            self.trunk: Trunk = self.unet.trunk(self.planes)
+
+    @property
+    def size(self) -> int:
+        return self.profile.image_resolution
+
+    def motion_of(self, capture: Capture, start: int, stop: int) -> Motion:
+        """The head motion and blinks of frames of a capture of the same person."""
+        return Motion(
+            torch.from_numpy(capture.yaw[start:stop]).float() + self.pose_offset[0],
+            torch.from_numpy(capture.pitch[start:stop]).float() + self.pose_offset[1],
+            torch.from_numpy(capture.blink[start:stop]).float(),
+            torch.from_numpy(capture.crop_from_source[start:stop]).float(),
+        )
+
+    @torch.inference_mode()
+    def draw(
+        self,
+        audio: Float[Tensor, "batch windows bands columns"],
+        motion: Motion,
+        camera: Float[Tensor, "batch 2"] | None = None,
+    ) -> np.ndarray:
+        """Frames [B, S, S, 3] uint8.
+
+        Args:
+            audio: log-mel windows around each frame.
+            motion: the head's pose, blink and place in the source picture.
+            camera: yaw and pitch (radians) to look from; None looks from the source camera.
+        """
+        numbers = torch.from_numpy(crop_numbers(motion.crop_from_source.double().numpy(), self.size)).float()
+        conditions = Conditions(
+            audio=audio,
+            blink=motion.blink,
+            rotation=torch.stack([motion.yaw, motion.pitch], -1),
+            landmark=((numbers - self.landmark_scale[0]) / self.landmark_scale[1]).clamp(-4, 4),
+        )
+        planes = self.planes + self.unet.delta(self.trunk, self.encoder(conditions))
+        yaw, pitch = (motion.yaw, motion.pitch) if camera is None else camera.unbind(-1)
+        orbit = self.profile.orbit
+        count = len(yaw)
+        raw = self.generator.render(
+            planes, orbit.pose(yaw, pitch), orbit.intrinsics().expand(count, 3, 3), deterministic=True
+        )
+        image = self.generator.superresolve(raw.features, raw.rgb, raw.alpha, self.ws.expand(count, -1, -1))
+        plates = np.stack([warp_plate(self.plate, c.double().numpy(), self.size) for c in motion.crop_from_source])
+        background = torch.from_numpy(plates).permute(0, 3, 1, 2).float() / 127.5 - 1
+        picture = composite(image, background) if self.profile.alpha else image
+        return ((picture.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Where to look from. `parse` reads the command line's form."""
+
+    kind: str
+    """`source`, `front`, `orbit` or `fixed`."""
+    yaw: float = 0.0
+    pitch: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> Camera:
+        """`source`, `front`, `orbit`, or `YAW,PITCH` in degrees.
+
+        Raises:
+            ConfigError: anything else.
+        """
+        if text in ("source", "front", "orbit"):
+            return cls(text)
+        try:
+            yaw, pitch = (float(number) for number in text.split(","))
+        except ValueError:
+            raise ConfigError(
+                f"`{text}` is no camera. Use source, front, orbit, or YAW,PITCH in degrees such as 20,-5 "
+                "(yaw > 0 looks from the subject's left, pitch > 0 from above)."
+            ) from None
+        if abs(yaw) > 90 or abs(pitch) > 60:
+            raise ConfigError(
+                f"A camera at {yaw:g},{pitch:g} degrees is outside what a head prior knows (yaw within ±90, pitch within "
+                "±60). Quality falls off beyond about 45 and 20."
+            )
+        return cls("fixed", math.radians(yaw), math.radians(pitch))
+
+    def at(self, frames: Tensor) -> Float[Tensor, "batch 2"] | None:
+        """Yaw and pitch for frame numbers [B], radians; None for the source camera."""
+        if self.kind == "source":
+            return None
+        if self.kind == "orbit":
+            phase = 2 * math.pi * frames / (ORBIT_SECONDS * FPS)
+            return torch.stack([ORBIT_YAW * phase.sin(), ORBIT_PITCH * (2 * phase).sin()], -1)
+        return torch.tensor([self.yaw, self.pitch]).expand(len(frames), 2)
+
+
+def blinks(frames: int, seed: int) -> Float[Tensor, " frames"]:
+    """Generated blinks: one every 2 to 6 seconds, 0.08 s closing, 0.16 s opening (human statistics)."""
+    rng = np.random.default_rng([seed, 5])
+    track = np.zeros(frames, np.float32)
+    time = rng.uniform(0.5, 3.0)
+    seconds = np.arange(frames) / FPS
+    while time * FPS < frames:
+        closing = np.clip(1 - (time - seconds) / 0.08, 0, 1)
+        opening = np.clip(1 - (seconds - time) / 0.16, 0, 1)
+        track = np.maximum(track, np.where(seconds < time, closing, opening))
+        time += rng.uniform(2.0, 6.0)
+    return torch.from_numpy(track.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class SpeakConfig:
+    """Settings of `speak`."""
+
+    camera: Camera = Camera("source")
+    mark: bool = True
+    """Write a small visible mark into the picture."""
+    seed: int = 0
+    """Of the generated blinks."""
+
+
+def speak(
+    speaker: Speaker, sound: Path, output: Path, config: SpeakConfig, overwrite: bool, progress, drive: Capture | None = None
+) -> int:
+    """Write the talking video, and return its number of frames.
+
+    Args:
+        speaker: the avatar.
+        sound: any file with sound; or, with `drive`, ignored.
+        output: the .mp4 file.
+        config: camera, mark, seed.
+        overwrite: replace an existing output.
+        progress: called with (frames done, frames in all or None).
+        drive: speak this capture's test frames instead, with their own sound, blinks and head motion (self-driven
+            reconstruction, the paper's protocol).
+
+    Raises:
+        NoAudioError: there is no sound, or not even one frame of it.
+        MediaError: the sound cannot be read.
+        OutputExistsError: the output exists.
+    """
+    metadata = {
+        "generator": f"talk3d {__version__}",
+        "notice": "AI-generated: this is not a recording.",
+        "consent": speaker.artifact.consent,
+        "talk3d": {
+            "avatar": speaker.artifact.hash,
+            "capture": speaker.artifact.parents["Capture"],
+            "camera": config.camera.kind,
+            "protocol": "paper" if drive else "audio-only",
+        },
+    }
+    if drive is None:
+        samples = 0
+        gain_source = _counted(read_audio_chunks(sound))
+        gain = speech_gain(chunk for chunk, _ in gain_source)
+        samples = gain_source.total
+        if samples < SAMPLES_PER_FRAME:
+            raise NoAudioError(
+                f"`{sound}` holds only {samples / RATE:.3f} s of sound; at least one frame (0.04 s) is needed."
+            )
+        total = -(-samples // SAMPLES_PER_FRAME)
+        blocks = _audio_blocks(frame_windows(read_audio_chunks(sound), gain, speaker.audio), speaker.encoder.config.windows)
+        chunks = read_audio_chunks(sound)
+        fixed = speaker.motion.still()
+        generated = blinks(total, config.seed)
+
+        def motion_at(frames: Tensor) -> Motion:
+            if config.camera.kind == "source":
+                moving = speaker.motion.ping_pong(frames)
+            else:
+                moving = fixed[torch.zeros(len(frames), dtype=torch.long)]
+            return dataclasses.replace(moving, blink=generated[frames])
+    else:
+        start, stop = drive.test
+        metadata["talk3d"] |= {"frames": [start, stop], "split": "test"}
+        whole = drive.audio()
+        gain = speech_gain([whole[: drive.train[1] * SAMPLES_PER_FRAME]])
+        windows = torch.cat(list(frame_windows([whole], gain, speaker.audio)))
+        index = torch.arange(start, stop)
+        heard = audio_neighbourhood(windows, index, speaker.encoder.config.windows)
+        blocks = iter(heard.split(BATCH))
+        total = stop - start
+        chunks = iter([whole[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]])
+        moves = speaker.motion_of(drive, start, stop)
+
+        def motion_at(frames: Tensor) -> Motion:
+            return moves[frames]
+
+    done = 0
+    size = (speaker.size, speaker.size)
+    with VideoWriter(output, size, audio_rate=RATE, metadata=metadata, overwrite=overwrite) as writer:
+        pending = iter(chunks)
+        written = 0
+        for block in blocks:
+            frames = torch.arange(done, done + len(block))
+            pictures = speaker.draw(block, motion_at(frames), config.camera.at(frames))
+            # Sound runs just ahead of its frames, so that little of it waits in memory.
+            while written < (done + len(block)) * SAMPLES_PER_FRAME:
+                piece = next(pending, None)
+                if piece is None:
+                    break
+                writer.write_audio(piece)
+                written += len(piece)
+            for picture in pictures:
+                writer.write(_marked(picture) if config.mark else picture)
+            done += len(block)
+            progress(done, total)
+    return done
+
+
+class _counted:  # noqa: N801 - used like a function
+    """Chunks with their number of samples so far."""
+
+    def __init__(self, chunks: Iterator[np.ndarray]):
+        self.total = 0
+        self._chunks = chunks
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
+        for chunk in self._chunks:
+            self.total += len(chunk)
+            yield chunk, self.total
+
+
+def _audio_blocks(windows: Iterator[Tensor], around: int) -> Iterator[Float[Tensor, "batch windows bands columns"]]:
+    """Neighbourhoods of consecutive frames, in blocks of up to `BATCH`, from a stream of windows."""
+    before, after = around // 2, around - around // 2 - 1
+    buffer: Tensor | None = None
+    ended = False
+    while True:
+        while not ended and (buffer is None or len(buffer) < before + BATCH + after):
+            piece = next(windows, None)
+            if piece is None:
+                ended = True
+                if buffer is None:
+                    return
+                buffer = torch.cat([buffer, torch.full((after, *buffer.shape[1:]), -1.0)])
+            elif buffer is None:
+                buffer = torch.cat([torch.full((before, *piece.shape[1:]), -1.0), piece])
+            else:
+                buffer = torch.cat([buffer, piece])
+        assert buffer is not None
+        count = min(BATCH, len(buffer) - before - after)
+        if count <= 0:
+            return
+        yield torch.stack([buffer[i : i + around] for i in range(count)])
+        buffer = buffer[count:]
+
+
+def _marked(picture: np.ndarray) -> np.ndarray:
+    """The picture with a small note in the lower right corner."""
+    size = picture.shape[0]
+    scale = size / 256 * 0.32
+    (width, height), _ = cv2.getTextSize(MARK, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    place = (size - width - size // 64, size - height // 2 - size // 128)
+    marked = picture.copy()
+    cv2.putText(marked, MARK, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 2, cv2.LINE_AA)
+    cv2.putText(marked, MARK, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (235, 235, 235), 1, cv2.LINE_AA)
+    return marked
+
+

@@ -1,0 +1,132 @@
+"""Conditions to tokens: what the attention U-Net attends to, each a vector of the same width (method 6.4).
+
+Letters: B samples, W windows around a frame, M mel bands, K columns of a window, D token width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .audio import AudioConfig
+
+NAMES = ("audio", "blink", "null", "rotation", "landmark")
+"""Order of the tokens on their axis."""
+
+
+@dataclass(frozen=True)
+class TokenConfig:
+    """Sizes of the token encoders."""
+
+    width: int = 64
+    """D."""
+    windows: int = 8
+    """Audio windows attended to, half before and half from the frame on."""
+    lip_shapes: int = 8
+    """Numbers that describe the lips' shape, which the audio code is asked to predict while it is learnt."""
+
+
+class AudioNet(nn.Module):
+    """A log-mel window to a code: strided convolutions over time, then two dense layers."""
+
+    def __init__(self, audio: AudioConfig, width: int) -> None:
+        super().__init__()
+        channels = (audio.bands, 48, 48, 64, 64)
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip(channels[:-1], channels[1:], strict=True):
+            layers += [nn.Conv1d(inputs, outputs, 3, stride=2, padding=1), nn.LeakyReLU(0.02)]
+        self.convolutions = nn.Sequential(*layers)
+        self.dense = nn.Sequential(
+            nn.Linear(channels[-1] * (audio.columns // 16), width), nn.LeakyReLU(0.02), nn.Linear(width, width)
+        )
+
+    def forward(self, windows: Float[Tensor, "batch bands columns"]) -> Float[Tensor, "batch width"]:
+        return self.dense(self.convolutions(windows).flatten(1))
+
+
+class AudioAttention(nn.Module):
+    """The codes of neighbouring frames to one: a learnt weighting that depends on the codes (AD-NeRF's filter)."""
+
+    def __init__(self, width: int, windows: int) -> None:
+        super().__init__()
+        channels = (width, 16, 8, 4, 2, 1)
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip(channels[:-1], channels[1:], strict=True):
+            layers += [nn.Conv1d(inputs, outputs, 3, padding=1), nn.LeakyReLU(0.02)]
+        self.convolutions = nn.Sequential(*layers)
+        self.dense = nn.Linear(windows, windows)
+        # Start by listening to the frame itself.
+        with torch.no_grad():
+            self.dense.bias[windows // 2] = 2.0
+
+    def forward(self, codes: Float[Tensor, "batch windows width"]) -> Float[Tensor, "batch width"]:
+        weights = self.dense(self.convolutions(codes.mT)[:, 0]).softmax(-1)
+        return (weights[..., None] * codes).sum(1)
+
+
+class SinusoidalMLP(nn.Module):
+    """Numbers in about -1..1, their sines and cosines at octaves, and three dense layers."""
+
+    def __init__(self, inputs: int, octaves: int, width: int) -> None:
+        super().__init__()
+        self.octaves = octaves
+        self.dense = nn.Sequential(
+            nn.Linear(inputs * (1 + 2 * octaves), width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(),
+            nn.Linear(width, width),
+        )  # fmt: skip
+
+    def forward(self, values: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch width"]:
+        waves = [values]
+        for octave in range(self.octaves):
+            angle = values * (math.pi / 2 * 2**octave)
+            waves += [angle.sin(), angle.cos()]
+        return self.dense(torch.cat(waves, -1))
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What drives B frames, apart from the camera they are seen with."""
+
+    audio: Float[Tensor, "batch windows bands columns"]
+    """Log-mel windows of the frames f - W/2 .. f + W/2 - 1."""
+    blink: Float[Tensor, " batch"]
+    """0 open .. 1 closed."""
+    rotation: Float[Tensor, "batch 2"]
+    """The head's yaw and pitch towards the camera, radians."""
+    landmark: Float[Tensor, "batch 4"]
+    """Where the crop lies in the source frame: shift x, y, log scale, roll, standardised over the training frames."""
+
+
+class TokenEncoder(nn.Module):
+    """All conditions to tokens [B, 5, D], with a learnt code added that tells them apart."""
+
+    def __init__(self, config: TokenConfig, audio: AudioConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.audio_net = AudioNet(audio, config.width)
+        self.audio_attention = AudioAttention(config.width, config.windows)
+        self.blink = SinusoidalMLP(1, 4, config.width)
+        self.rotation = SinusoidalMLP(2, 4, config.width)
+        self.landmark = SinusoidalMLP(4, 3, config.width)
+        self.null = nn.Parameter(torch.randn(1, config.width))
+        self.kinds = nn.Parameter(0.2 * torch.randn(len(NAMES), config.width))
+        self.lips = nn.Linear(config.width, config.lip_shapes)
+
+    def hear(self, audio: Float[Tensor, "batch windows bands columns"]) -> Float[Tensor, "batch width"]:
+        """The audio code of each frame."""
+        batch, windows = audio.shape[:2]
+        return self.audio_attention(self.audio_net(audio.flatten(0, 1)).unflatten(0, (batch, windows)))
+
+    def forward(self, conditions: Conditions) -> Float[Tensor, "batch tokens width"]:
+        tokens = [
+            self.hear(conditions.audio),
+            self.blink(conditions.blink[:, None] * 2 - 1),
+            self.null.expand(len(conditions.blink), -1),
+            self.rotation(conditions.rotation * 2),
+            self.landmark(conditions.landmark / 3),
+        ]
+        return torch.stack(tokens, 1) + self.kinds

@@ -1,0 +1,404 @@
+"""Training the talker: sound and the other conditions to the delta planes that make the person's frames.
+
+First the audio encoder alone learns to hear lip shapes (seconds), then everything learns together through the renderer;
+towards the end super-resolution is tuned on the person too (method, stage 2b).
+
+Letters: B frames per step, F frames of the capture, S side of the frames.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from ..artifacts import load_state, optimizer_tensors, restore_optimizer, save_state
+from ..capture.build import Capture
+from ..capture.track import INNER_LIPS, OUTER_LIPS
+from ..errors import CheckpointError
+from ..losses import l2, magnitude
+from ..personalize.subject import PersonFrames, Subject
+from ..prior.generator import Generator
+from ..prior.patch import Windows, picture_losses, render_patch
+from .audio import AudioConfig, frame_windows, speech_gain
+from .tokens import Conditions, TokenConfig, TokenEncoder
+from .unet import AttentionUNet, UNetConfig
+
+STATE = "training.safetensors"
+LOG = "log.jsonl"
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weight of each term; 0 switches it off."""
+
+    picture: float = 1.0
+    """L1 of raw and final picture (its perceptual part has a weight of its own)."""
+    structure: float = 0.4
+    mouth: float = 3.0
+    """Squared error inside the lips' outline, final picture."""
+    delta: float = 0.01
+    """Mean size of the delta planes."""
+    lips: float = 0.02
+    """The audio code's prediction of the lip shape."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of the talker's training."""
+
+    steps: int | None = None
+    """Stop after so many steps..."""
+    minutes: float | None = 15.0
+    """...or after so many minutes of training time, whichever comes first."""
+    frames_per_step: int = 4
+    patch: int = 32
+    """Side of the window of rays drawn of each frame."""
+    learning_rate: float = 1e-3
+    superres_from: float = 0.4
+    """Part of the training after which super-resolution is tuned along."""
+    superres_learning_rate: float = 5e-4
+    listen_steps: int = 500
+    """Steps in which the audio encoder learns lip shapes by itself."""
+    silence: float = 0.1
+    """Part of the frames with closed lips that are shown with pure silence, so that silence closes the mouth."""
+    weights: LossWeights = field(default_factory=LossWeights)
+    audio: AudioConfig = field(default_factory=AudioConfig)
+    tokens: TokenConfig = field(default_factory=TokenConfig)
+    seed: int = 0
+    save_seconds: float = 30.0
+
+
+@dataclass(frozen=True)
+class Talker:
+    """The modules that are trained, and the constants they rely on."""
+
+    encoder: TokenEncoder
+    unet: AttentionUNet
+    generator: Generator
+    """Frozen but for its super-resolution."""
+    audio: AudioConfig
+    landmark_scale: Float[Tensor, "2 4"]
+    """Mean and deviation of the landmark token over the training frames."""
+
+
+@dataclass(frozen=True)
+class ClipConditions:
+    """Everything that drives the frames of a clip, one row a frame."""
+
+    audio: Float[Tensor, "frames bands columns"]
+    blink: Float[Tensor, " frames"]
+    yaw: Float[Tensor, " frames"]
+    pitch: Float[Tensor, " frames"]
+    landmark: Float[Tensor, "frames 4"]
+
+    def at(self, index: Tensor, windows: int) -> Conditions:
+        """The conditions of frames `index` [B]; audio beyond the ends is silence."""
+        return Conditions(
+            audio=audio_neighbourhood(self.audio, index, windows),
+            blink=self.blink[index],
+            rotation=torch.stack([self.yaw[index], self.pitch[index]], -1),
+            landmark=self.landmark[index],
+        )
+
+
+def audio_neighbourhood(
+    audio: Float[Tensor, "frames bands columns"], index: Tensor, windows: int
+) -> Float[Tensor, "batch windows bands columns"]:
+    """The windows f - W/2 .. f + W/2 - 1 of each frame f; outside the clip there is silence (-1)."""
+    around = index[:, None] + torch.arange(windows) - windows // 2
+    inside = (around >= 0) & (around < len(audio))
+    picked = audio[around.clamp(0, len(audio) - 1)]
+    return torch.where(inside[..., None, None], picked, -1.0)
+
+
+def crop_numbers(crop_from_source: Float[np.ndarray, "frames 2 3"], resolution: int) -> Float[np.ndarray, "frames 4"]:
+    """Where each crop lies in its source frame: centre x, y (in crop widths), log scale, roll (radians)."""
+    linear, shift = crop_from_source[:, :, :2], crop_from_source[:, :, 2]
+    centre = np.linalg.solve(linear, (resolution / 2 - shift)[..., None])[..., 0]
+    scale = np.hypot(linear[:, 0, 0], linear[:, 1, 0])
+    roll = np.arctan2(linear[:, 1, 0], linear[:, 0, 0])
+    width = resolution / np.median(scale)
+    return np.concatenate([centre / width, np.log(scale)[:, None], roll[:, None]], 1)
+
+
+def clip_conditions(
+    capture: Capture, subject: Subject, audio: AudioConfig, landmark_scale: Tensor | None = None
+) -> tuple[ClipConditions, Tensor]:
+    """Conditions of all frames of a capture, and the landmark token's mean and deviation over its training frames."""
+    sound = capture.audio()
+    start, stop = capture.train
+    gain = speech_gain([sound[: stop * 640]])
+    windows = torch.cat(list(frame_windows([sound], gain, audio)))[: capture.count]
+    numbers = torch.from_numpy(crop_numbers(capture.crop_from_source, capture.resolution)).float()
+    if landmark_scale is None:
+        train = numbers[start:stop]
+        landmark_scale = torch.stack([train.mean(0), train.std(0).clamp(min=0.01)])
+    conditions = ClipConditions(
+        audio=windows,
+        blink=torch.from_numpy(capture.blink).float(),
+        yaw=subject.yaw,
+        pitch=subject.pitch,
+        landmark=((numbers - landmark_scale[0]) / landmark_scale[1]).clamp(-4, 4),
+    )
+    return conditions, landmark_scale
+
+
+def train_talker(
+    subject: Subject,
+    capture: Capture,
+    run: Path,
+    config: TrainConfig,
+    progress: Callable[[float, str], None],
+) -> Talker:
+    """Train, or continue an interrupted run.
+
+    Args:
+        subject: the personalised prior.
+        capture: the capture it was made from; only its training frames are read.
+        run: folder for the training state and `log.jsonl`; the same call continues from there.
+        progress: called with (part done 0..1, a line of numbers).
+
+    Raises:
+        CheckpointError: the state in `run` belongs to other settings or another subject.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
+    start, stop = capture.train
+    conditions, landmark_scale = clip_conditions(capture, subject, config.audio)
+    frames = PersonFrames.cached(capture, run / "frames", start, stop)
+    profile = subject.generator.profile
+    lips, lip_shapes = _lip_shapes(capture, config.tokens.lip_shapes)
+
+    generator = copy.deepcopy(subject.generator).eval().requires_grad_(False)
+    encoder = TokenEncoder(config.tokens, config.audio)
+    unet = AttentionUNet(UNetConfig(plane_channels=profile.plane_channels, plane_size=profile.plane_resolution))
+    talker = Talker(encoder, unet, generator, config.audio, landmark_scale)
+    superres = list(generator.superresolution.parameters())
+    optimizer = torch.optim.Adam(
+        [
+            {"params": [*encoder.parameters(), *unet.parameters()]},
+            {"params": superres},
+        ],
+        betas=(0.9, 0.99),
+    )
+    identity = {"subject": subject.hash, "config": _comparable(config)}
+    step, elapsed = _resume(run, talker, optimizer, identity)
+    if step == 0:
+        _learn_to_listen(encoder, conditions.audio[start:stop], lip_shapes, lips, config, progress)
+
+    planes = subject.planes
+    ws = subject.ws
+    mouths = _mouth_centres(capture)
+    outlines = _lip_outlines(capture)
+    closed = torch.from_numpy(_closed_frames(capture))
+    saved = time.monotonic()
+    while True:
+        part = _part_done(step, elapsed, config)
+        if part >= 1:
+            break
+        began = time.monotonic()
+        rng = np.random.default_rng([config.seed, 3, step])
+        optimizer.param_groups[0]["lr"] = config.learning_rate * min(1.0, (step + 1) / 50) * _fall(part)
+        tuning = part >= config.superres_from
+        optimizer.param_groups[1]["lr"] = config.superres_learning_rate * _fall(part) if tuning else 0.0
+        for parameter in superres:
+            parameter.requires_grad_(tuning)
+
+        index = rng.integers(start, stop, config.frames_per_step)
+        where = torch.from_numpy(index)
+        given = conditions.at(where, config.tokens.windows)
+        silent = closed[where] & torch.from_numpy(rng.random(len(index)) < config.silence)
+        audio = torch.where(silent[:, None, None, None], -1.0, _augment(given.audio, rng))
+        given = dataclasses.replace(given, audio=audio)
+        tokens = encoder(given)
+        delta = unet(planes, tokens)
+        # Half of the windows look at the mouth, the others anywhere.
+        random = Windows.random(len(index), config.patch, profile.neural_resolution, rng)
+        around = Windows.around(mouths[index], config.patch, profile.neural_resolution, rng)
+        at_mouth = np.arange(len(index)) % 2 == 0
+        windows = Windows(
+            np.where(at_mouth, around.top, random.top),
+            np.where(at_mouth, around.left, random.left),
+            config.patch,
+            profile.neural_resolution,
+        )
+        cameras = profile.orbit.pose(conditions.yaw[where], conditions.pitch[where])
+        patch = render_patch(generator, planes + delta, ws.expand(len(index), -1, -1), cameras, windows, rng)
+        target, background = frames.views(index)
+        terms = picture_losses(patch, target, background, windows, config.weights.structure)
+        assert patch.final is not None
+        mask = windows.cut(_draw_outlines(outlines[index], target.shape[-1]), 2)
+        losses = {name: config.weights.picture * value.mean() for name, value in terms.items()}
+        losses["mouth"] = config.weights.mouth * l2(patch.final[:, :3], windows.cut(target, 2)[:, :3], mask).mean()
+        losses["delta"] = config.weights.delta * magnitude(delta).mean()
+        heard = encoder.lips(tokens[:, 0] - encoder.kinds[0])
+        losses["lips"] = config.weights.lips * F.mse_loss(heard, lip_shapes[where - start])
+        total = torch.stack(list(losses.values())).sum()
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_([*encoder.parameters(), *unet.parameters()], 1.0)
+        optimizer.step()
+        step += 1
+        elapsed += time.monotonic() - began
+        numbers = {name: round(float(value.detach()), 5) for name, value in losses.items()}
+        with (run / LOG).open("a") as log:
+            log.write(json.dumps(numbers | {"step": step, "seconds": round(elapsed, 2)}) + "\n")
+        if time.monotonic() - saved > config.save_seconds:
+            _save(run, talker, optimizer, identity, step, elapsed)
+            saved = time.monotonic()
+        progress(min(1.0, _part_done(step, elapsed, config)), f"step {step} loss {float(total.detach()):.3f}")
+    _save(run, talker, optimizer, identity, step, elapsed)
+    return talker
+
+
+# ------------------------------------------------------------------------------------------------------- listening
+
+
+def _learn_to_listen(
+    encoder: TokenEncoder,
+    audio: Float[Tensor, "frames bands columns"],
+    shapes: Float[Tensor, "frames shapes"],
+    closed_shape: Float[Tensor, " shapes"],
+    config: TrainConfig,
+    progress: Callable[[float, str], None],
+) -> None:
+    """Teach the audio encoder to predict lip shapes, and keep the weights that do best on the last tenth."""
+    last = max(1, len(audio) // 10)
+    known = len(audio) - last
+    modules = [encoder.audio_net, encoder.audio_attention, encoder.lips]
+    parameters = [p for module in modules for p in module.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=1e-2)
+    best, best_error = copy.deepcopy(encoder.state_dict()), math.inf
+    silence = torch.full((4, config.tokens.windows, config.audio.bands, config.audio.columns), -1.0)
+    for step in range(config.listen_steps):
+        rng = np.random.default_rng([config.seed, 4, step])
+        optimizer.param_groups[0]["lr"] = 2e-3 * (0.5 + 0.5 * math.cos(math.pi * step / config.listen_steps))
+        index = torch.from_numpy(rng.integers(0, known, 48))
+        heard = torch.cat([_augment(audio_neighbourhood(audio[:known], index, config.tokens.windows), rng), silence])
+        wanted = torch.cat([shapes[index], closed_shape.expand(4, -1)])
+        loss = F.mse_loss(encoder.lips(encoder.hear(heard)), wanted)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if (step + 1) % 25 == 0:
+            with torch.no_grad():
+                index = torch.arange(known, len(audio))
+                unseen = encoder.lips(encoder.hear(audio_neighbourhood(audio, index, config.tokens.windows)))
+                error = float(F.mse_loss(unseen, shapes[index]))
+            if error < best_error:
+                best, best_error = copy.deepcopy(encoder.state_dict()), error
+            progress(0.0, f"listening {step + 1}/{config.listen_steps} error {error:.3f}")
+    encoder.load_state_dict(best)
+
+
+def _augment(audio: Tensor, rng: np.random.Generator) -> Tensor:
+    """Another level, another voice's height, a little noise: what must not change the lips."""
+    gain = torch.from_numpy(rng.normal(0, 0.06, (len(audio), 1, 1, 1))).float()
+    noise = torch.from_numpy(rng.standard_normal(audio.shape, dtype=np.float32)) * 0.04
+    shift = int(rng.integers(-2, 3))
+    return torch.roll(audio, shift, 2) + gain + noise
+
+
+def _lip_shapes(capture: Capture, count: int) -> tuple[Tensor, Tensor]:
+    """The closed shape [shapes] and the lip shape of each training frame [frames, shapes] (principal components)."""
+    start, stop = capture.train
+    lips = capture.landmarks[start:stop][:, [*OUTER_LIPS, *INNER_LIPS]]
+    lips = torch.from_numpy(lips - lips.mean(1, keepdims=True)).float().flatten(1)
+    centred = lips - lips.mean(0)
+    _, values, directions = torch.linalg.svd(centred, full_matrices=False)
+    scale = values[0] / math.sqrt(len(lips))
+    shapes = centred @ directions[:count].T / scale
+    closed = torch.from_numpy(_closed_frames(capture))[start:stop]
+    return shapes[closed].mean(0), shapes
+
+
+def _closed_frames(capture: Capture) -> np.ndarray:
+    """Frames whose lips are as closed as in the tightest tenth of the training frames."""
+    start, stop = capture.train
+    return capture.lip_gap <= np.quantile(capture.lip_gap[start:stop], 0.1)
+
+
+# --------------------------------------------------------------------------------------------------------- the mouth
+
+
+def _mouth_centres(capture: Capture) -> Float[np.ndarray, "frames 2"]:
+    return capture.landmarks[:, list(OUTER_LIPS)].mean(1)
+
+
+def _lip_outlines(capture: Capture) -> Float[np.ndarray, "frames points 2"]:
+    """The lips' outline, widened by a quarter so that the skin which moves along is inside."""
+    lips = capture.landmarks[:, list(OUTER_LIPS)]
+    centre = lips.mean(1, keepdims=True)
+    return centre + 1.25 * (lips - centre)
+
+
+def _draw_outlines(outlines: Float[np.ndarray, "frames points 2"], size: int) -> Float[Tensor, "frames 1 size size"]:
+    import cv2
+
+    masks = np.zeros((len(outlines), size, size), np.uint8)
+    for mask, outline in zip(masks, outlines, strict=True):
+        cv2.fillPoly(mask, [np.round(outline * size).astype(np.int32)], 1)
+    return torch.from_numpy(masks)[:, None].float()
+
+
+# ------------------------------------------------------------------------------------------------------------- state
+
+
+def _part_done(step: int, elapsed: float, config: TrainConfig) -> float:
+    parts = [0.0]
+    if config.steps is not None:
+        parts.append(step / config.steps)
+    if config.minutes is not None:
+        parts.append(elapsed / (60 * config.minutes))
+    return max(parts)
+
+
+def _fall(part: float) -> float:
+    """Constant for the first half, then a cosine to a twentieth."""
+    return 1.0 if part < 0.5 else 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (2 * part - 1)))
+
+
+def _comparable(config: TrainConfig) -> dict:
+    """The settings that a continued run must share; how long it lasts may change."""
+    fields = dataclasses.asdict(config)
+    for name in ("steps", "minutes", "save_seconds"):
+        del fields[name]
+    return fields
+
+
+def _modules(talker: Talker) -> dict[str, torch.nn.Module]:
+    return {"encoder": talker.encoder, "unet": talker.unet, "superresolution": talker.generator.superresolution}
+
+
+def _save(run: Path, talker: Talker, optimizer: torch.optim.Optimizer, identity: dict, step: int, elapsed: float):
+    tensors = {f"{name}.{k}": v for name, module in _modules(talker).items() for k, v in module.state_dict().items()}
+    tensors |= optimizer_tensors(optimizer, "optimizer")
+    save_state(run / STATE, tensors, identity | {"step": step, "elapsed": elapsed})
+
+
+def _resume(run: Path, talker: Talker, optimizer: torch.optim.Optimizer, identity: dict) -> tuple[int, float]:
+    if not (run / STATE).exists():
+        return 0, 0.0
+    tensors, state = load_state(run / STATE)
+    if state["subject"] != identity["subject"] or state["config"] != identity["config"]:
+        raise CheckpointError(
+            f"The unfinished training in `{run}` was started with another subject or other settings. "
+            "Continue with the same ones, or delete that folder to start afresh."
+        )
+    for name, module in _modules(talker).items():
+        prefix = name + "."
+        module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    restore_optimizer(optimizer, tensors, "optimizer")
+    return int(state["step"]), float(state["elapsed"])
