@@ -5,8 +5,8 @@ World: right-handed, y up, the face looks along +z; a head measured in centimetr
 matrices [*, 4, 4]; intrinsics [*, 3, 3] are divided by the image size, so the principal point is (0.5, 0.5) and image
 coordinates run from 0 to 1 (the centre of the first of N pixels is 0.5 / N). Angles are radians.
 
-``yaw > 0`` moves the camera to +x (the subject's left, the viewer's right); ``pitch > 0`` moves it up, looking down, and
-is a true elevation. EG3D's labels use another pitch; it exists only in :func:`eg3d_look_at`.
+``yaw > 0`` moves the camera to +x (the subject's left, the viewer's right); ``pitch > 0`` moves it up, looking down,
+and is a true elevation. EG3D's labels use another pitch; it exists only in :func:`eg3d_look_at`.
 
 Letters: N cameras, * any number of points.
 """
@@ -48,9 +48,7 @@ class Orbit:
 
     def pose(self, yaw: Float[Tensor, "cameras"], pitch: Float[Tensor, "cameras"]) -> Float[Tensor, "cameras 4 4"]:
         """Cameras at the given angles (radians; pitch is a true elevation); returns cam2world."""
-        origin = self.radius * torch.stack(
-            [pitch.cos() * yaw.sin(), pitch.sin(), pitch.cos() * yaw.cos()], dim=-1
-        )
+        origin = self.radius * torch.stack([pitch.cos() * yaw.sin(), pitch.sin(), pitch.cos() * yaw.cos()], dim=-1)
         return look_at(origin, torch.tensor(self.pivot, dtype=yaw.dtype, device=yaw.device))
 
     def intrinsics(self) -> Float[Tensor, "3 3"]:

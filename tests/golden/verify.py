@@ -1,9 +1,9 @@
 """Compare this implementation with stored reference numbers: `python tests/golden/verify.py ROOT`.
 
-ROOT is a folder with the layout `components/*.safetensors` and `eg3d/<set>/{config.json,state,io}.safetensors`. Nothing here
-knows a particular draw of numbers: sizes come from the tensors, settings from the files. Every stored tensor must be compared;
-one that no check reads is a failure, so that a set cannot pass by being skipped. One line is printed per set, and the exit
-status is 1 if any set fails, 2 if nothing at all could be compared.
+ROOT is a folder with the layout `components/*.safetensors` and `eg3d/<set>/{config.json,state,io}.safetensors`.
+Nothing here knows a particular draw of numbers: sizes come from the tensors, settings from the files. Every stored
+tensor must be compared; one that no check reads is a failure, so that a set cannot pass by being skipped. One line is
+printed per set, and the exit status is 1 if any set fails, 2 if nothing at all could be compared.
 """
 
 import json
@@ -36,7 +36,6 @@ from talk3d.render.rays import (
     box_limits,
     generate_rays,
     importance_depths,
-    ray_limits,
     stratified_depths,
 )
 from talk3d.render.reference import RenderOptions, lookup_planes, project_points, render, sample_planes
@@ -87,7 +86,7 @@ class Result:
     failures: list[str] = field(default_factory=list)
 
     def close(self, name: str, actual: Tensor, expected: Tensor, tolerance: float = NETWORK) -> None:
-        """Count one comparison: ``|a - b| <= tolerance * (1 + |b|)``, or relative ``HALF`` for a half-precision ``b``."""
+        """Count one comparison: ``|a - b| <= tolerance + r |b|``; r is ``HALF`` for a half-precision b."""
         self.cases += 1
         if actual.shape != expected.shape:
             self.failures.append(f"{name}: shape {tuple(actual.shape)}, expected {tuple(expected.shape)}")
@@ -109,7 +108,9 @@ class Result:
         """Compare mean, deviation, least, greatest and sum of magnitudes over the last two axes."""
         x = actual.detach().double().flatten(-2)
         numbers = torch.stack([x.mean(-1), x.std(-1), x.amin(-1), x.amax(-1), x.abs().sum(-1)], dim=-1)
-        self.close(f"{name} (mean, std, min, max)", numbers[..., :4].reshape(expected[..., :4].shape), expected[..., :4])
+        self.close(
+            f"{name} (mean, std, min, max)", numbers[..., :4].reshape(expected[..., :4].shape), expected[..., :4]
+        )
         # The sum runs over many pixels, so only its relative error means anything.
         total = expected[..., 4].clamp(min=1e-12)
         self.close(f"{name} (sum)", (numbers[..., 4].reshape(total.shape) / total), torch.ones_like(total))
@@ -135,8 +136,12 @@ def cameras(g: Golden, r: Result) -> None:
         expected = g[name]
         matrix = eg3d_look_at(yaw, pitch, target, radius)
         r.close(name, matrix, expected, EXACT)
-        r.close(f"{name} in single precision", eg3d_look_at(yaw.float(), pitch.float(), target.float(), radius.float()),
-                expected, EXACT)
+        r.close(
+            f"{name} in single precision",
+            eg3d_look_at(yaw.float(), pitch.float(), target.float(), radius.float()),
+            expected,
+            EXACT,
+        )
     intrinsics = torch.stack([fov_to_intrinsics(float(f)) for f in g["fov_degrees"]])
     r.close("intrinsics", intrinsics, g["intrinsics"], EXACT)
     label = camera_label(g["cam2world"][: len(intrinsics)], g["intrinsics"])
@@ -190,7 +195,9 @@ def ray_sampling(g: Golden, r: Result) -> None:
     shape = g["stratified"].shape[:3]
     jitter = torch.full(shape, 0.5)
     r.close("stratified", stratified_depths(near, far, jitter)[..., None], g["stratified"], EXACT)
-    r.close("disparity", stratified_depths(near, far, jitter, disparity=True)[..., None], g["stratified_disparity"], EXACT)
+    r.close(
+        "disparity", stratified_depths(near, far, jitter, disparity=True)[..., None], g["stratified_disparity"], EXACT
+    )
     per_ray = stratified_depths(g["stratified_perray_start"], g["stratified_perray_end"], jitter)
     r.close("per ray", per_ray[..., None], g["stratified_perray"], EXACT)
     z, weights = g["z_vals"].squeeze(-1), g["weights"].squeeze(-1)
@@ -216,7 +223,12 @@ def plane_sampling(g: Golden, r: Result) -> None:
         r.close(f"matrices {theirs}", project_points(points, ours), (points[:, None] @ inverse)[..., :2], EXACT)
         projected = g[f"projected_{theirs}"]
         own = project_points(points, ours)
-        r.close(f"projected {theirs}", own if torch.allclose(own, projected, atol=1e-4) else own * (2 / side), projected, EXACT)
+        r.close(
+            f"projected {theirs}",
+            own if torch.allclose(own, projected, atol=1e-4) else own * (2 / side),
+            projected,
+            EXACT,
+        )
         looked = lookup_planes(planes, points, ours, side)
         r.close(f"sampled {theirs}", looked.mT, g[f"sampled_{theirs}"])
         mean = sample_planes(planes, points, ours, side)
@@ -335,7 +347,9 @@ def layers(g: Golden, r: Result) -> None:
         y = modulated_conv2d(x, weight, styles, fir_filter(), up=up, down=down, demodulate=demodulate)
         r.close(f"modconv {name}", y, g[f"modconv_{name}_y"], EXACT)
         single = [
-            modulated_conv2d(x[i : i + 1], weight, styles[i : i + 1], fir_filter(), up=up, down=down, demodulate=demodulate)
+            modulated_conv2d(
+                x[i : i + 1], weight, styles[i : i + 1], fir_filter(), up=up, down=down, demodulate=demodulate
+            )
             for i in range(len(x))
         ]
         r.close(f"modconv {name}, one at a time", torch.cat(single), g[f"modconv_{name}_y"], EXACT)
@@ -352,7 +366,13 @@ def layers(g: Golden, r: Result) -> None:
         state = g.state(f"{name}.")
         outputs, inputs, kernel, _ = state["weight"].shape
         layer = EqualizedConv2d(
-            inputs, outputs, kernel, bias="bias" in state, activation=activation, up=up, down=down  # type: ignore[arg-type]
+            inputs,
+            outputs,
+            kernel,
+            bias="bias" in state,
+            activation=activation,
+            up=up,
+            down=down,  # type: ignore[arg-type]
         )
         layer.load_state_dict(state)
         r.close(name, layer(g[f"{name}_x"]), g[f"{name}_y"], EXACT)

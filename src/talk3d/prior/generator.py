@@ -1,22 +1,25 @@
 """The prior: latent to style vectors to tri-planes, and planes and a camera to a picture.
 
-Everything that has a size reads it from the :class:`Profile` stored beside the weights. Module names are those of EG3D's
-generator, so official weights load by name. Letters: B batch, L style vectors, W their width, C channels of one plane,
-F decoder features, h rendered resolution, H final resolution.
+Everything that has a size reads it from the :class:`Profile` stored beside the weights. Module names are those of
+EG3D's generator, so official weights load by name. Letters: B batch, L style vectors, W their width, C channels of
+one plane, F decoder features, h rendered resolution, H final resolution.
 """
 
 import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from talk3d.artifacts import Prior, creating
 from talk3d.camera import Orbit
-from talk3d.errors import ConfigError
+from talk3d.errors import CheckpointError, ConfigError
 from talk3d.prior.superres import EG3D_8XDC, SuperResolution, SuperResolutionConfig, eg3d_superresolution
 from talk3d.prior.synthesis import EqualizedLinear, MappingNetwork, NoiseMode, SynthesisNetwork
 from talk3d.render.rays import Rays, generate_rays
@@ -108,15 +111,16 @@ class Profile:
     ) -> "Profile":
         """The profile of an EG3D generator from its constructor's arguments (`init_kwargs`).
 
-        Plane axes are not among them: the same arguments and shapes go with either convention, so they must be known from
-        the checkpoint (docs/quirks.md). ``focal`` is that of the FFHQ labels. Missing settings mean what they mean there.
+        Plane axes are not among them: the same arguments and shapes go with either convention, so they must be known
+        from the checkpoint (docs/quirks.md). ``focal`` is that of the FFHQ labels. Missing settings mean what they
+        mean there.
         """
         rendering: Mapping[str, Any] = arguments["rendering_kwargs"]
         mapping: Mapping[str, Any] = arguments.get("mapping_kwargs", {})
         w_dim = arguments.get("w_dim", 512)
         if rendering.get("clamp_mode", "softplus") != "softplus":
             raise ConfigError(
-                f"The checkpoint activates densities with `{rendering['clamp_mode']}`; only softplus is known, in EG3D as here."
+                f"The checkpoint activates densities with `{rendering['clamp_mode']}`; only softplus is known here."
             )
         near, far = rendering["ray_start"], rendering["ray_end"]
         unconditioned = rendering.get("c_gen_conditioning_zero", False)
@@ -216,9 +220,7 @@ MINI = Profile(
     superres=SuperResolutionConfig(input_resolution=64, widths=(48, 24), first_up=True, clamp=None),
     alpha=True,
     orbit=Orbit(),
-    render=RenderOptions(
-        samples_coarse=16, samples_fine=16, near=2.25, far=3.2, box_warp=1.0, plane_axes="aligned"
-    ),
+    render=RenderOptions(samples_coarse=16, samples_fine=16, near=2.25, far=3.2, box_warp=1.0, plane_axes="aligned"),
 )
 """The profile of the weights we ship: small enough for one CPU core."""
 
@@ -247,9 +249,7 @@ FULL = Profile(
     superres=EG3D_8XDC,
     alpha=False,
     orbit=Orbit(radius=2.7, pivot=(0.0, 0.05, 0.2), focal=3.6),
-    render=RenderOptions(
-        samples_coarse=48, samples_fine=48, near=2.25, far=3.3, box_warp=1.0, plane_axes="aligned"
-    ),
+    render=RenderOptions(samples_coarse=48, samples_fine=48, near=2.25, far=3.3, box_warp=1.0, plane_axes="aligned"),
 )
 """EG3D's FFHQ 512-128 generator with corrected plane axes and the camera talking portraits are shot with."""
 
@@ -382,9 +382,7 @@ class Generator(nn.Module):
         ``u`` fixes all importance quantiles (for comparisons with other implementations).
         """
         fixed = not self.training if deterministic is None else deterministic
-        return render(
-            planes, self.decoder, rays, self.profile.render, deterministic=fixed, generator=generator, u=u
-        )
+        return render(planes, self.decoder, rays, self.profile.render, deterministic=fixed, generator=generator, u=u)
 
     def render(
         self,
@@ -416,7 +414,7 @@ class Generator(nn.Module):
         noise: NoiseMode = "none",
         patch: bool = False,
     ) -> Float[Tensor, "batch channels size size"]:
-        """The final picture from a rendered one; ``alpha`` (0..1) is needed where the profile has it and ignored elsewhere.
+        """The final picture from a rendered one; ``alpha`` (0..1) is needed where the profile has it, else ignored.
 
         ``patch`` says that the inputs are a window of a rendered picture, to be enlarged without resizing.
         """
@@ -451,3 +449,114 @@ def composite(
     alpha = ((image[:, 3:] + 1) / 2).clamp(0, 1)
     over = (image[:, :3] + 1) / 2 + (1 - alpha) * (background + 1) / 2
     return 2 * over - 1
+
+
+# --- On disk --------------------------------------------------------------------------------------------------------
+
+_WEIGHTS = "generator.safetensors"
+_CANONICAL = "canonical.safetensors"
+
+
+@dataclass(frozen=True)
+class LoadedPrior:
+    """A prior read from disk."""
+
+    generator: Generator
+    """In evaluation mode, frozen, single precision."""
+    canonical_landmarks: Float[np.ndarray, "468 3"]
+    """Where the tracker's points lie on the prior's average face, scene units."""
+    artifact: Prior
+    """The folder it came from."""
+
+    @property
+    def profile(self) -> Profile:
+        """Sizes and conventions of the generator."""
+        return self.generator.profile
+
+    @property
+    def hash(self) -> str:
+        """The identity by which captures and subjects name this prior."""
+        return self.artifact.hash
+
+
+def save_prior(
+    path: Path,
+    generator: Generator,
+    canonical_landmarks: Float[np.ndarray, "468 3"],
+    *,
+    half: bool = False,
+    config: Mapping[str, Any] | None = None,
+    licence: str = "",
+    overwrite: bool = False,
+) -> None:
+    """Write a prior as an artifact folder.
+
+    Args:
+        path: the folder to make.
+        generator: the weights.
+        canonical_landmarks: scene units.
+        half: store weights in half precision; they are computed with in single precision all the same.
+        config: what else to record in the manifest, such as how the weights were trained.
+        licence: terms of the weights.
+        overwrite: replace an existing prior.
+
+    Raises:
+        OutputExistsError: ``path`` is taken.
+        CheckpointError: a weight is not finite, or too large for half precision.
+    """
+    state = {}
+    for name, value in generator.state_dict().items():
+        stored = value.half() if half else value.float()
+        if not bool(torch.isfinite(stored).all()):
+            cause = "too large for half precision" if bool(torch.isfinite(value).all()) else "not finite"
+            raise CheckpointError(
+                f"The weight `{name}` is {cause}, so the prior was not saved. "
+                + ("Save it in single precision." if cause.startswith("too") else "Go back to an earlier checkpoint.")
+            )
+        state[name] = stored
+    with creating(Prior, path, overwrite=overwrite) as draft:
+        draft.config = {**(config or {}), "profile": json.loads(generator.profile.to_json())}
+        draft.licence = licence
+        draft.write_tensors(_WEIGHTS, state)
+        landmarks = np.ascontiguousarray(canonical_landmarks, dtype=np.float32)
+        draft.write_tensors(_CANONICAL, {"landmarks": torch.from_numpy(landmarks)})
+
+
+def load_prior(path: Path | str) -> LoadedPrior:
+    """Read and check a prior.
+
+    Raises:
+        ArtifactError: not a prior, damaged, or from a newer version.
+        ConfigError: its profile is of another version.
+        CheckpointError: the weights do not fit the profile.
+    """
+    artifact = Prior.open(path)
+    generator = Generator(Profile.from_json(json.dumps(artifact.config["profile"])))
+    load_weights(generator, artifact.tensors(_WEIGHTS), str(path))
+    canonical = artifact.tensors(_CANONICAL)["landmarks"].numpy()
+    return LoadedPrior(generator.eval().requires_grad_(False), canonical, artifact)
+
+
+def load_weights(generator: Generator, state: Mapping[str, Tensor], source: str) -> None:
+    """Load tensors by name, saying what is wrong if they do not fit; ``source`` names them in the message.
+
+    Raises:
+        CheckpointError: names or shapes differ from the generator's.
+    """
+    own = {name: tuple(value.shape) for name, value in generator.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in state.items()}
+    if own != given:
+        missing, unknown = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
+        reshaped = [
+            f"{n} {given[n]} instead of {own[n]}" for n in sorted(own.keys() & given.keys()) if own[n] != given[n]
+        ]
+        found = "; ".join(
+            f"{what}: {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+            for what, names in [("missing", missing), ("unknown", unknown), ("of another shape", reshaped)]
+            if names
+        )
+        raise CheckpointError(
+            f"The weights in `{source}` do not fit the profile `{generator.profile.name}` ({found}). "
+            "Use the profile they were trained with."
+        )
+    generator.load_state_dict({name: value.float() for name, value in state.items()})

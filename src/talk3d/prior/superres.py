@@ -110,8 +110,8 @@ class SuperResolution(nn.Module):
     ) -> Float[Tensor, "batch image size size"]:
         """Enlarge. Both inputs are in [-1, 1]; so is the result, softly (nothing clips it).
 
-        A ``patch`` is a window of a larger picture: it is enlarged as it is, never resized to the expected input. All layers
-        are convolutions, so away from its border the result equals that window of the enlarged picture.
+        A ``patch`` is a window of a larger picture: it is enlarged as it is, never resized to the expected input. All
+        layers are convolutions, so away from its border the result equals that window of the enlarged picture.
         """
         size = features.shape[-1]
         expected = self.config.input_resolution

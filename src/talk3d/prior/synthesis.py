@@ -1,7 +1,7 @@
 """Style-based synthesis: latent to mapped latent to tri-planes.
 
-The layout and the names of parameters are StyleGAN2's (skip architecture) as EG3D uses it, so that official weights load
-by name. Letters: B batch, I and O input and output channels, L number of style vectors, W their width.
+The layout and the names of parameters are StyleGAN2's (skip architecture) as EG3D uses it, so that official weights
+load by name. Letters: B batch, I and O input and output channels, L number of style vectors, W their width.
 """
 
 import math
@@ -27,16 +27,26 @@ def bias_act(
     gain: float | None = None,
     clamp: float | None = None,
 ) -> Float[Tensor, "batch channels *rest"]:
-    """Add a bias per channel, activate, scale by ``gain`` (None: the activation's own), clamp to plus or minus ``clamp``."""
+    """Add a bias per channel, activate, scale by ``gain`` (None: the activation's own), clamp to +-``clamp``."""
+    scale = _ACTIVATION_GAIN.get(activation, 1.0) if gain is None else gain
+    # A positive factor passes through a piecewise linear activation, so it can ride along with the bias; and the
+    # activation may overwrite its own input. Both save whole passes over memory, which is where a CPU spends its time
+    # here.
+    early = activation in ("linear", "relu", "lrelu") and scale > 0
     if bias is not None:
-        x = x + bias.reshape(1, -1, *[1] * (x.ndim - 2))
+        b = bias.reshape(1, -1, *[1] * (x.ndim - 2))
+        x = torch.add(b * scale, x, alpha=scale) if early and scale != 1 else x + b
+    elif early and scale != 1:
+        x = x * scale
+    elif activation in ("relu", "lrelu"):
+        x = x.clone()
     match activation:
         case "linear":
             pass
         case "relu":
-            x = x.relu()
+            x = x.relu_()
         case "lrelu":
-            x = nn.functional.leaky_relu(x, 0.2)
+            x = nn.functional.leaky_relu_(x, 0.2)
         case "tanh":
             x = x.tanh()
         case "sigmoid":
@@ -49,8 +59,7 @@ def bias_act(
             x = nn.functional.softplus(x)
         case "swish":
             x = nn.functional.silu(x)
-    scale = _ACTIVATION_GAIN.get(activation, 1.0) if gain is None else gain
-    if scale != 1:
+    if scale != 1 and not early:
         x = x * scale
     return x if clamp is None else x.clamp(-clamp, clamp)
 
@@ -99,8 +108,8 @@ def upfirdn2d(
 def _per_channel(filter: Tensor, x: Tensor) -> Tensor:
     """The filter repeated for a depthwise convolution of x.
 
-    Depthwise is the form CPUs have good code for: putting the channels into the batch axis instead is up to eighty times
-    slower in the backward pass.
+    Depthwise is the form CPUs have good code for: putting the channels into the batch axis instead is up to eighty
+    times slower in the backward pass.
     """
     return filter.to(x.dtype).expand(x.shape[1], 1, *filter.shape).contiguous()
 
@@ -155,7 +164,7 @@ def modulated_conv2d(
     down: int = 1,
     demodulate: bool = True,
 ) -> Tensor:
-    """A convolution whose kernel is scaled per sample: by ``styles`` over its inputs and, demodulated, to unit norm per output."""
+    """A convolution whose kernel is scaled per sample: by ``styles`` over inputs, and to unit norm per output."""
     scale: Tensor | None = None
     if demodulate:
         energy = weight.square().sum(dim=(2, 3))  # [O, I]
@@ -269,9 +278,7 @@ class MappingNetwork(nn.Module):
             self.embed = EqualizedLinear(c_dim, embedded)
         widths = [z_dim + embedded] + [features or w_dim] * (layers - 1) + [w_dim]
         for index in range(layers):
-            layer = EqualizedLinear(
-                widths[index], widths[index + 1], activation="lrelu", lr_multiplier=lr_multiplier
-            )
+            layer = EqualizedLinear(widths[index], widths[index + 1], activation="lrelu", lr_multiplier=lr_multiplier)
             setattr(self, f"fc{index}", layer)
         self.register_buffer("w_avg", torch.zeros(w_dim))
 
@@ -400,9 +407,7 @@ class SynthesisBlock(nn.Module):
             self.conv0 = SynthesisLayer(
                 inputs, outputs, w_dim, resolution, up=up, noise_parameters=noise_parameters, clamp=clamp
             )
-        self.conv1 = SynthesisLayer(
-            outputs, outputs, w_dim, resolution, noise_parameters=noise_parameters, clamp=clamp
-        )
+        self.conv1 = SynthesisLayer(outputs, outputs, w_dim, resolution, noise_parameters=noise_parameters, clamp=clamp)
         self.torgb = ToRGBLayer(outputs, image_channels, w_dim, clamp=clamp)
 
     def forward(

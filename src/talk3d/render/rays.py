@@ -39,8 +39,9 @@ def rays_through(
     y = (v - cy) / fy
     x = (u - cx + cy * skew / fy - skew * v / fy) / fx
     one = torch.ones_like(x)
-    # Points at depth 1 are moved to the world and the origin is subtracted again. Rotating directions would be neater, but
-    # rounds differently in the last bit, and a plane with fine texture turns that bit into a visible 3e-4.
+    # Points at depth 1 are moved to the world and the origin is subtracted again. Rotating directions would be
+    # neater, but rounds differently in the last bit, and a plane with fine texture turns that bit into a visible
+    # 3e-4.
     points = (cam2world @ torch.stack([x, y, one, one], dim=-2)).mT[..., :3]  # [B, R, 3]
     origins = cam2world[:, None, :3, 3]
     directions = torch.nn.functional.normalize(points - origins, dim=-1)
@@ -72,8 +73,8 @@ def box_limits(
 def ray_limits(rays: Rays, side: float) -> tuple[Float[Tensor, "batch rays 1"], Float[Tensor, "batch rays 1"]]:
     """Sampling limits from the box.
 
-    A ray that misses gets the smallest valid entry as its start and the largest valid *entry* as its end; the second half is
-    a slip of the reference that weights were trained with (docs/quirks.md).
+    A ray that misses gets the smallest valid entry as its start and the largest valid *entry* as its end; the second
+    half is a slip of the reference that weights were trained with (docs/quirks.md).
     """
     entry, leave, hit = box_limits(rays, side)
     if not bool(hit.any()):

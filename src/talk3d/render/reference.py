@@ -19,12 +19,16 @@ PlaneAxes = Literal["eg3d", "aligned"]
 Decode = Callable[[Tensor], tuple[Tensor, Tensor]]
 """features [B, P, C] -> (colour [B, P, F] in 0..1, raw density [B, P, 1])."""
 
-# The world axes that index (width, height) of each plane. EG3D's release read (z, x) on the third plane, a duplicate of the
-# second; most published weights need that. "aligned" is the corrected set (docs/quirks.md).
+# The world axes that index (width, height) of each plane. EG3D's release read (z, x) on the third plane, a duplicate
+# of the second; most published weights need that. "aligned" is the corrected set (docs/quirks.md).
 PLANE_AXES: dict[str, tuple[tuple[int, int], tuple[int, int], tuple[int, int]]] = {
     "eg3d": ((0, 1), (0, 2), (2, 0)),
     "aligned": ((0, 1), (0, 2), (2, 1)),
 }
+
+# Numbers read from planes at once when no gradient is recorded: 16 MiB of them. At EG3D's size twice as fast as one
+# piece.
+_LOOKUPS_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,7 @@ class Rendering:
     """Opacity, 0..1."""
 
 
-def project_points(
-    points: Float[Tensor, "batch points 3"], axes: PlaneAxes
-) -> Float[Tensor, "batch 3 points 2"]:
+def project_points(points: Float[Tensor, "batch points 3"], axes: PlaneAxes) -> Float[Tensor, "batch 3 points 2"]:
     """The (width, height) coordinates of points on each of the three planes, in the points' own units."""
     return torch.stack([points[..., list(pair)] for pair in PLANE_AXES[axes]], dim=1)
 
@@ -110,57 +112,81 @@ def render(
 ) -> Rendering:
     """Render rays: a coarse pass, a fine pass where the coarse one found matter, one compositing of both.
 
-    ``deterministic`` puts coarse samples in the middle of their bins and fine ones at evenly spaced quantiles, so that a video
-    does not shimmer; otherwise both are random, from ``generator``. ``jitter`` and ``u`` (0..1) override either.
-    Gradients reach planes, decoder and rays through colours and densities, never through the choice of depths.
+    ``deterministic`` puts coarse samples in the middle of their bins and fine ones at evenly spaced quantiles, so
+    that a video does not shimmer; otherwise both are random, from ``generator``. ``jitter`` and ``u`` (0..1) override
+    either. Gradients reach planes, decoder and rays through colours and densities, never through the choice of
+    depths.
     """
     near, far = _limits(rays, options)
-    shape = rays.origins.shape[:2]
+    shape, like = rays.origins.shape[:2], rays.origins
 
-    def numbers(given: float | Tensor | None, count: int, even: Callable[[], Tensor]) -> Tensor:
+    def numbers(given: float | Tensor | None, count: int) -> Tensor:
+        """Numbers in 0..1 for each ray, [B, R, count]; None means random ones."""
         if isinstance(given, Tensor):
             return given
         if given is not None:
-            return rays.origins.new_full((*shape, count), given)
-        if deterministic:
-            return even().to(rays.origins).expand(*shape, count)
-        return torch.rand(
-            *shape, count, generator=generator, dtype=rays.origins.dtype, device=rays.origins.device
+            return like.new_full((*shape, count), given)
+        return torch.rand(*shape, count, generator=generator, dtype=like.dtype, device=like.device)
+
+    count = options.samples_fine
+    if deterministic and jitter is None:
+        jitter = 0.5
+    if deterministic and u is None:
+        u = ((torch.arange(count, device=like.device) + 0.5) / count).to(like.dtype).expand(*shape, count)
+    depths = stratified_depths(near, far, numbers(jitter, options.samples_coarse), disparity=options.disparity)
+    quantiles = numbers(u, count)
+    # Fine samples lie between coarse ones, so these are the limits of all samples of the batch.
+    nearest, farthest = depths.detach().amin(), depths.detach().amax()
+
+    def some(rays: Rays, depths: Tensor, quantiles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        colour, sigma = _decode_along(planes, decoder, rays, depths, options)
+        if count == 0:
+            weights = ray_weights(sigma, depths)
+            features = _blend(sample_weights(weights), colour)
+        else:
+            with torch.no_grad():
+                depths_fine = importance_depths(depths, ray_weights(sigma, depths), quantiles)
+            colour_fine, sigma_fine = _decode_along(planes, decoder, rays, depths_fine, options)
+            coarse = depths.shape[-1]
+            depths, order = torch.sort(torch.cat([depths, depths_fine], dim=-1), dim=-1)
+            weights = ray_weights(torch.cat([sigma, sigma_fine], dim=-1).gather(-1, order), depths)
+            # Colours stay where they are; it is the weights that go back to the unsorted order. Sorting would copy F
+            # + 1 numbers per sample, in the backward pass as well.
+            unsorted = torch.empty_like(depths).scatter(-1, order, sample_weights(weights))
+            features = _blend(unsorted[..., :coarse], colour) + _blend(unsorted[..., coarse:], colour_fine)
+        alpha = weights.sum(-1)
+        return features, expected_depth(weights, depths, nearest, farthest), alpha
+
+    step = _rays_at_once(planes, depths.shape)
+    parts = [
+        some(Rays(origins, directions), *rest)
+        for origins, directions, *rest in zip(
+            *(x.split(step, dim=1) for x in (rays.origins, rays.directions, depths, quantiles)), strict=True
         )
+    ]
+    features, depth, alpha = (torch.cat(values, dim=1) for values in zip(*parts, strict=True))
+    return Rendering(finish_features(features, alpha, options.white_back), depth[..., None], alpha[..., None])
 
-    def decode(depths: Tensor) -> tuple[Tensor, Tensor]:
-        count = depths.shape[-1]
-        points = rays.origins[:, :, None] + depths[..., None] * rays.directions[:, :, None]  # [B, R, N, 3]
-        features = sample_planes(planes, points.flatten(1, 2), options.plane_axes, options.box_warp)
-        colour, sigma = decoder(features)
-        return colour.unflatten(1, (-1, count)), sigma.reshape(*shape, count)
 
-    coarse = options.samples_coarse
-    depths = stratified_depths(
-        near, far, numbers(jitter, coarse, lambda: torch.full((coarse,), 0.5)), disparity=options.disparity
-    )
-    colour, sigma = decode(depths)
-    fine = options.samples_fine
-    if fine == 0:
-        weights = ray_weights(sigma, depths)
-        features = _blend(sample_weights(weights), colour)
-    else:
-        with torch.no_grad():
-            quantiles = numbers(u, fine, lambda: (torch.arange(fine) + 0.5) / fine)
-            depths_fine = importance_depths(depths, ray_weights(sigma, depths), quantiles)
-        colour_fine, sigma_fine = decode(depths_fine)
-        depths, order = torch.sort(torch.cat([depths, depths_fine], dim=-1), dim=-1)
-        weights = ray_weights(torch.cat([sigma, sigma_fine], dim=-1).gather(-1, order), depths)
-        # Colours stay where they are; it is the weights that go back to the unsorted order. Sorting would copy F + 1
-        # numbers per sample, in the backward pass as well.
-        per_sample = torch.empty_like(depths).scatter(-1, order, sample_weights(weights))
-        features = _blend(per_sample[..., :coarse], colour) + _blend(per_sample[..., coarse:], colour_fine)
-    alpha = weights.sum(-1)
-    return Rendering(
-        features=finish_features(features, alpha, options.white_back),
-        depth=expected_depth(weights, depths)[..., None],
-        alpha=alpha[..., None],
-    )
+def _decode_along(
+    planes: Tensor, decoder: Decode, rays: Rays, depths: Tensor, options: RenderOptions
+) -> tuple[Tensor, Tensor]:
+    """Colour [B, R, N, F] and raw density [B, R, N] at the given depths [B, R, N] of rays."""
+    points = rays.origins[:, :, None] + depths[..., None] * rays.directions[:, :, None]  # [B, R, N, 3]
+    colour, sigma = decoder(sample_planes(planes, points.flatten(1, 2), options.plane_axes, options.box_warp))
+    return colour.unflatten(1, tuple(depths.shape[1:])), sigma.reshape(depths.shape)
+
+
+def _rays_at_once(planes: Tensor, shape: torch.Size) -> int:
+    """How many rays to take together so that their lookups stay in cache; all of them while gradients are recorded.
+
+    The backward pass of a lookup writes a whole set of planes per piece, so there pieces cost more than they save.
+    """
+    batch, rays, samples = shape
+    if torch.is_grad_enabled():
+        return max(rays, 1)
+    channels = planes.shape[1] * planes.shape[2]
+    return max(1, min(rays, _LOOKUPS_AT_ONCE // (batch * samples * channels)))
 
 
 def _blend(weights: Tensor, colour: Tensor) -> Tensor:

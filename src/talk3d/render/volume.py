@@ -18,9 +18,9 @@ def ray_weights(
     step = depths[..., 1:] - depths[..., :-1]
     middle = 0.5 * (sigma_raw[..., 1:] + sigma_raw[..., :-1])
     optical = torch.nn.functional.softplus(middle - 1) * step
-    # exp of a running sum equals the reference's running product of (1 - alpha + 1e-10) within 1e-10, and its gradient
-    # stays cheap and finite when an interval is opaque. `1 - exp` is kept (rather than expm1) because "empty" means that it
-    # rounds to exactly zero; see the depth of an empty ray in `expected_depth`.
+    # exp of a running sum equals the reference's running product of (1 - alpha + 1e-10) within 1e-10, and its
+    # gradient stays cheap and finite when an interval is opaque. `1 - exp` is kept (rather than expm1) because
+    # "empty" means that it rounds to exactly zero; see the depth of an empty ray in `expected_depth`.
     before = torch.cumsum(optical, dim=-1) - optical
     return torch.exp(-before) * (1 - torch.exp(-optical))
 
@@ -28,26 +28,29 @@ def ray_weights(
 def sample_weights(weights: Float[Tensor, "*rays intervals"]) -> Float[Tensor, "*rays intervals+1"]:
     """Weights of the samples themselves: each interval's weight goes half to either end.
 
-    ``sum_k w_k (c_k + c_k+1) / 2`` is the same sum as ``sum_k v_k c_k`` with these v, without building averaged colours.
+    ``sum_k w_k (c_k + c_k+1) / 2`` is the same sum as ``sum_k v_k c_k`` with these v, without building averaged
+    colours.
     """
     half = 0.5 * weights
     return torch.nn.functional.pad(half, (0, 1)) + torch.nn.functional.pad(half, (1, 0))
 
 
 def expected_depth(
-    weights: Float[Tensor, "*rays intervals"], depths: Float[Tensor, "*rays intervals+1"]
+    weights: Float[Tensor, "*rays intervals"],
+    depths: Float[Tensor, "*rays intervals+1"],
+    nearest: float | Float[Tensor, ""],
+    farthest: float | Float[Tensor, ""],
 ) -> Float[Tensor, "*rays"]:
-    """Weighted mean depth of each ray, clamped to the smallest and largest sample of the whole batch.
+    """Weighted mean depth of each ray, clamped to the given limits; a ray without any weight gets ``farthest``.
 
-    A ray with no weight at all gets the largest sample of the batch, as in EG3D (docs/quirks.md).
+    The reference clamps to the least and greatest sample of the whole batch (docs/quirks.md).
     """
     total = weights.sum(-1)
     middle = 0.5 * (depths[..., 1:] + depths[..., :-1])
     empty = total <= 0
     # The division is made safe before it happens: 0/0 selected away afterwards would still poison the gradient.
-    mean = (weights * middle).sum(-1) / torch.where(empty, torch.ones_like(total), total)
-    nearest, farthest = depths.detach().amin(), depths.detach().amax()
-    return torch.where(empty, farthest, mean.clamp(nearest, farthest))
+    mean = (weights * middle).sum(-1) / torch.where(empty, 1.0, total)
+    return torch.where(empty, farthest, mean).clamp(nearest, farthest)  # type: ignore[arg-type]
 
 
 def march(
@@ -60,7 +63,8 @@ def march(
     """Composite sorted samples; returns features (EG3D's range: sum w c, times 2 minus 1), depth, interval weights."""
     weights = ray_weights(sigma_raw, depths)
     features = torch.einsum("...s,...sf->...f", sample_weights(weights), colours)
-    return finish_features(features, weights.sum(-1), white_back), expected_depth(weights, depths), weights
+    depth = expected_depth(weights, depths, depths.detach().amin(), depths.detach().amax())
+    return finish_features(features, weights.sum(-1), white_back), depth, weights
 
 
 def finish_features(
@@ -82,7 +86,7 @@ def smooth_weights(weights: Float[Tensor, "*rays intervals"]) -> Float[Tensor, "
 def sample_pdf(
     edges: Float[Tensor, "*rays bins+1"], weights: Float[Tensor, "*rays bins"], u: Float[Tensor, "*rays samples"]
 ) -> Float[Tensor, "*rays samples"]:
-    """Inverse-CDF samples of a piecewise-constant density: bin ``edges``, unnormalised ``weights``, quantiles ``u`` (0..1)."""
+    """Inverse-CDF samples of a piecewise-constant density: bin edges, unnormalised weights, quantiles u (0..1)."""
     pdf = weights + 1e-5
     cdf = torch.cumsum(pdf / pdf.sum(-1, keepdim=True), dim=-1)
     cdf = torch.nn.functional.pad(cdf, (1, 0))
