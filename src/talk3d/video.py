@@ -406,6 +406,8 @@ class VideoWriter:
         full_colour: keep colour at full resolution (4:4:4). Not all players show this; meant for intermediate files.
         preset: x264's trade of time for size.
         gop: frames between key frames, thus the most a seek has to decode.
+        causal: encode each frame without knowing the later ones, so that the start of the film does not depend on
+            what follows.
         overwrite: replace an existing file.
 
     Raises:
@@ -425,6 +427,7 @@ class VideoWriter:
         full_colour: bool = False,
         preset: str = "medium",
         gop: int = FPS,
+        causal: bool = False,
         overwrite: bool = False,
     ) -> None:
         width, height = size
@@ -436,9 +439,10 @@ class VideoWriter:
         if metadata is not None:
             self._container.metadata["comment"] = json.dumps(metadata)
         self._pixels = "yuv444p" if full_colour else "yuv420p"
-        self._video = self._container.add_stream(
-            "libx264", rate=fps, options={"crf": str(crf), "preset": preset, "g": str(gop)}
-        )
+        options = {"crf": str(crf), "preset": preset, "g": str(gop)}
+        if causal:
+            options["tune"] = "zerolatency"
+        self._video = self._container.add_stream("libx264", rate=fps, options=options)
         self._video.width, self._video.height, self._video.pix_fmt = width, height, self._pixels
         context = self._video.codec_context
         context.colorspace = context.color_primaries = context.color_trc = Colorspace.ITU709

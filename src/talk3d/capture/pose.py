@@ -123,17 +123,21 @@ def solve_clip(
     landmarks: Float[np.ndarray, "frames 468 2"],
     canonical: Float[np.ndarray, "468 3"],
     orbit: Orbit,
+    confidence: Float[np.ndarray, " frames"] | None = None,
     period: float = PERIOD,
 ) -> Poses:
     """Poses of consecutive frames, refined with the knowledge that heads move smoothly.
 
     Angles are smoothed first; the similarity is fitted again to the smooth angles, and then smoothed too. Smoothing
-    shifts nothing in time. Arguments as `solve_poses`; `period` as `smooth`.
+    shifts nothing in time. Arguments as `solve_poses` and `smooth`; `confidence` (0..1) says how much each
+    frame counts.
     """
     rough = solve_poses(landmarks, canonical, orbit)
     weights = rigid_weights(canonical)
     # A frame whose landmarks fit no head, as in a blurred turn, counts less.
     trust = 1 / (1 + (rough.residual / (2 * np.median(rough.residual) + 1e-9)) ** 4)
+    if confidence is not None:
+        trust = trust * np.maximum(confidence, 1e-3)
     angles = smooth(np.stack([rough.yaw, rough.pitch], axis=-1), trust, period)
     yaw, pitch = np.ascontiguousarray(angles[:, 0]), np.ascontiguousarray(angles[:, 1])
     shape = _project(orbit, torch.from_numpy(np.asarray(canonical, np.float64)), yaw, pitch)[0]

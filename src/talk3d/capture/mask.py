@@ -1,0 +1,227 @@
+"""Who is where in the picture: the person's mask, regions of the face, and the background behind the person.
+
+Masks are uint8, 0 outside to 255 inside, soft at edges. Letters: H, W picture size; S sampled frames.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from ..frozen import load_tflite
+from .track import FACE_OVAL, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
+
+MARGIN = 0.02
+"""How far background must be from the person to be trusted, as a part of the picture's larger side."""
+
+
+class PersonSegmenter:
+    """The mask of all people in a picture.
+
+    Raises:
+        ModelMissingError: the models are not installed.
+    """
+
+    def __init__(self) -> None:
+        self._network = load_tflite("selfie_segmentation")
+
+    def __call__(self, image: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width"]:
+        """Mask of `image` (RGB)."""
+        height, width = image.shape[:2]
+        side = self._network.input_shape[1]
+        small = image
+        if (height, width) != (side, side):
+            shrinking = height * width > side * side
+            small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
+        mask = np.rint(255 * self._network(small[None].astype(np.float32) / 255)[0][0, ..., 0]).astype(np.uint8)
+        return (
+            cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR) if mask.shape != image.shape[:2] else mask
+        )
+
+
+# ----------------------------------------------------------------------------------------------------- the background
+
+
+@dataclass(frozen=True)
+class Plate:
+    """The background without the person."""
+
+    image: UInt8[np.ndarray, "height width 3"]
+    seen: Bool[np.ndarray, "height width"]
+    """Where it was really seen; elsewhere it is filled smoothly from its surroundings."""
+    motion: float
+    """Mean absolute deviation over time of the seen pixels, 0..255: what a still camera keeps near the noise."""
+
+
+class FrameReservoir:
+    """Between `most / 2` and `most` frames of a stream of unknown length, evenly spread over it, in bounded memory."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._every = most, 1
+        self.kept: list[tuple[int, np.ndarray]] = []
+        """Frame numbers and frames."""
+
+    def offer(self, number: int, frame: UInt8[np.ndarray, "height width 3"]) -> None:
+        """Show it each frame of the stream, `number` counting from 0."""
+        if number % self._every:
+            return
+        if len(self.kept) == self._most:
+            self._every *= 2
+            self.kept = [(n, kept) for n, kept in self.kept if n % self._every == 0]
+            if number % self._every:
+                return
+        self.kept.append((number, frame))
+
+
+def background_plate(frames: Sequence[UInt8[np.ndarray, "height width 3"]], segment: PersonSegmenter) -> Plate:
+    """The median over frames of what is clearly not the person, filled where it is never seen.
+
+    Args:
+        frames: samples of one scene, from a camera that stands still.
+        segment: gives the person's mask.
+    """
+    height, width = frames[0].shape[:2]
+    reach = 2 * round(MARGIN * max(height, width)) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
+    free = np.stack([cv2.dilate(segment(frame), kernel) < 26 for frame in frames])  # [S, H, W]
+    count = free.sum(axis=0)
+    # A spot that a mask missed now and then is no background: ask for several samples, and for more than a speck.
+    seen = count >= max(1, len(frames) // 10)
+    seen = cv2.morphologyEx(seen.astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)).astype(bool)
+    median = np.zeros((height, width, 3), np.uint8)
+    deviation = np.zeros((height, width), np.float32)
+    rank = np.maximum(count - 1, 0) // 2
+    for top in range(0, height, 16):  # in strips, so that memory stays near that of the samples
+        rows = slice(top, top + 16)
+        values = np.stack(
+            [np.where(mask[rows, :, None], frame[rows], 255) for mask, frame in zip(free, frames, strict=True)]
+        )
+        ordered = np.sort(values, axis=0)  # what is covered sorts to the end
+        median[rows] = np.take_along_axis(ordered, rank[None, rows, :, None], axis=0)[0]
+        off = np.abs(values.astype(np.int16) - median[rows]).mean(axis=-1) * free[:, rows]
+        deviation[rows] = off.sum(axis=0) / np.maximum(count[rows], 1)
+    motion = float(deviation[seen].mean()) if seen.any() else 0.0
+    return Plate(fill_holes(median, seen), seen, motion)
+
+
+def fill_holes(
+    image: UInt8[np.ndarray, "height width 3"], known: Bool[np.ndarray, "height width"]
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Fill the unknown part smoothly from the known one; with nothing known it becomes mid-grey.
+
+    Averages of known pixels are pulled down to coarser and coarser pictures until nothing is missing, and pushed back
+    up where the finer picture has a hole.
+
+    Source: Gortler et al., "The Lumigraph", 1996 (push-pull).
+    """
+    if not known.any():
+        return np.full_like(image, 128)
+    levels = [(image * known[..., None].astype(np.float32), known.astype(np.float32))]
+    while (levels[-1][1] == 0).any():
+        colour, weight = levels[-1]
+        half = ((weight.shape[1] + 1) // 2, (weight.shape[0] + 1) // 2)
+        colour = cv2.resize(cv2.GaussianBlur(colour, (5, 5), 1), half, interpolation=cv2.INTER_AREA)
+        weight = cv2.resize(cv2.GaussianBlur(weight, (5, 5), 1), half, interpolation=cv2.INTER_AREA)
+        levels.append((colour, weight))
+    filled: Any = levels[-1][0] / levels[-1][1][..., None]
+    for colour, weight in reversed(levels[:-1]):
+        coarse = cv2.resize(filled, (weight.shape[1], weight.shape[0]), interpolation=cv2.INTER_LINEAR)
+        certain = np.minimum(weight, 1)[..., None]
+        filled = certain * colour / np.maximum(weight, 1e-6)[..., None] + (1 - certain) * coarse
+    return np.where(known[..., None], image, np.clip(np.rint(filled), 0, 255).astype(np.uint8))
+
+
+def add_by_difference(
+    mask: UInt8[np.ndarray, "height width"],
+    image: UInt8[np.ndarray, "height width 3"],
+    plate: UInt8[np.ndarray, "height width 3"],
+    seen: UInt8[np.ndarray, "height width"],
+) -> UInt8[np.ndarray, "height width"]:
+    """Add what the network missed next to the person: pixels that clearly differ from the background behind them.
+
+    Long dark hair is what it misses most. Everything is given in the same frame; `seen` is 255 where the plate is
+    known for certain.
+    """
+    height, width = mask.shape
+    reach = 2 * round(0.04 * max(height, width)) + 1
+    near = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))) > 25
+    difference = cv2.absdiff(cv2.GaussianBlur(image, (3, 3), 0), plate).max(axis=-1).astype(np.float32)
+    sure = np.clip((difference - 30) / 30, 0, 1) * (near & (seen > 250))
+    # Compression noise makes specks; opening removes them and keeps strands that are a few pixels wide.
+    sure = cv2.morphologyEx(np.rint(255 * sure).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    return np.maximum(mask, sure)
+
+
+# ---------------------------------------------------------------------------------------------------------- regions
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Parts of one picture; each True inside. All lie within the person except `background`."""
+
+    face: Bool[np.ndarray, "height width"]
+    """The hull of the landmarks, brow to chin."""
+    mouth: Bool[np.ndarray, "height width"]
+    """The lips and a quarter of their size around."""
+    eyes: Bool[np.ndarray, "height width"]
+    """Both eyes with their lids."""
+    head: Bool[np.ndarray, "height width"]
+    """Face, hair and ears: the person above the jaw line."""
+    torso: Bool[np.ndarray, "height width"]
+    """The person below the jaw line, long hair included."""
+    background: Bool[np.ndarray, "height width"]
+
+
+def region_masks(landmarks: Float[np.ndarray, "468 2"], person: UInt8[np.ndarray, "height width"]) -> Regions:
+    """Regions of a picture.
+
+    Args:
+        landmarks: positions in pixels of this picture.
+        person: the person's mask.
+    """
+    inside = person > 127
+    face = hull_mask(landmarks, person.shape)
+    mouth = hull_mask(_grown(landmarks[list(OUTER_LIPS)], 1.25), person.shape)
+    eyes = hull_mask(_grown(landmarks[list(LEFT_EYE)], 1.6), person.shape) | hull_mask(
+        _grown(landmarks[list(RIGHT_EYE)], 1.6), person.shape
+    )
+    above = _polygon(_jaw_line_up(landmarks, person.shape), person.shape)
+    return Regions(
+        face=face,
+        mouth=mouth,
+        eyes=eyes,
+        head=(inside & above) | face,
+        torso=inside & ~above & ~face,
+        background=~inside & ~face,
+    )
+
+
+def hull_mask(points: Float[np.ndarray, "points 2"], size: tuple[int, ...]) -> Bool[np.ndarray, "height width"]:
+    """Pixels of a picture of `size` (height, width) whose centres lie in the convex hull of `points` (pixels)."""
+    return _polygon(cv2.convexHull(points.astype(np.float32))[:, 0].astype(np.float64), size)
+
+
+def _polygon(points: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    mask = np.zeros(size, np.uint8)
+    # Sixteenths of a pixel, from centres at .5 to OpenCV's centres at integers.
+    cv2.fillPoly(mask, [np.rint((points - 0.5) * 16).astype(np.int32)], 1, shift=4)
+    return mask.astype(bool)
+
+
+def _grown(points: np.ndarray, factor: float) -> np.ndarray:
+    centre = points.mean(axis=0)
+    return centre + factor * (points - centre)
+
+
+def _jaw_line_up(landmarks: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Outline of everything above the jaw line; beside the jaw the line runs level from its corners."""
+    height, width = size
+    lower = landmarks[[FACE_OVAL[i] for i in range(12, 25)]]  # from the viewer's right jaw corner to the left one
+    far = 4 * max(height, width)
+    right, left = lower[0], lower[-1]
+    return np.concatenate(
+        [[[far, right[1]]], lower, [[-far, left[1]]], [[-far, -far]], [[far, -far]]],
+    )
