@@ -21,7 +21,7 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from .errors import ConfigError, MediaError, NoAudioError, OutputExistsError
 
@@ -339,11 +339,12 @@ def _converter(info: VideoInfo, gray: bool) -> Any:
     turns = info.rotation // 90
     width, height = (info.height, info.width) if turns % 2 else (info.width, info.height)
 
+    reformatter = VideoReformatter()  # keeps its tables from frame to frame
+
     def convert(frame: av.VideoFrame) -> np.ndarray:
-        if gray and frame.format.name.startswith("gray"):
-            picture = frame.to_ndarray()
-        else:
-            picture = frame.to_ndarray(format="gray" if gray else "rgb24", width=width, height=height)
+        if not (gray and frame.format.name.startswith("gray")):
+            frame = reformatter.reformat(frame, width, height, "gray" if gray else "rgb24", threads=1)
+        picture = frame.to_ndarray()
         return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
     return convert
@@ -439,6 +440,7 @@ class VideoWriter:
         if metadata is not None:
             self._container.metadata["comment"] = json.dumps(metadata)
         self._pixels = "yuv444p" if full_colour else "yuv420p"
+        self._reformatter = VideoReformatter()
         options = {"crf": str(crf), "preset": preset, "g": str(gop)}
         if causal:
             options["tune"] = "zerolatency"
@@ -460,8 +462,12 @@ class VideoWriter:
         width, height = self.size
         if frame.shape != (height, width, 3) or frame.dtype != np.uint8:
             raise ValueError(f"expected uint8 [{height}, {width}, 3], got {frame.dtype} {list(frame.shape)}")
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(
-            format=self._pixels, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        picture = self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"),
+            format=self._pixels,
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            threads=1,
         )
         picture.pts, picture.time_base = self.frames, Fraction(1, self.fps)
         self._container.mux(self._video.encode(picture))

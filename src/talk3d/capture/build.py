@@ -359,7 +359,7 @@ def _write_pictures(
 ) -> np.ndarray:
     """The second pass: aligned crops, masks and an overview. Returns each frame's sharpness."""
     size = (resolution, resolution)
-    seen = plate.seen.astype(np.uint8) * 255
+    behind = _Behind(plate, crops)
     shown = set(np.linspace(0, len(frame_numbers) - 1, 8).astype(int).tolist())
     tiles, sharpness = [], np.zeros(len(frame_numbers))
     with (
@@ -368,16 +368,20 @@ def _write_pictures(
         ) as pictures,
         GrayWriter(folder / "person.mkv", size) as masks,
     ):
+        whole = np.full(plate.seen.shape, 255, np.uint8)
         usable = zip(frame_numbers.tolist(), crops, landmarks, strict=True)
         number, crop, points = next(usable)
         for count, frame in enumerate(read_frames(video, stop=int(frame_numbers[-1]) + 1)):
             if count < number:
                 continue
             picture = warp(frame, crop, size, cubic=True, replicate=True)
+            outside = warp(whole, crop, size) < 255
+            background, seen = behind(crop, size)
+            picture[outside] = background[outside]
             mask = segment(picture)
             if plate.motion < MAX_MOTION:
-                behind = warp(plate.image, crop, size, replicate=True)
-                mask = add_by_difference(mask, picture, behind, warp(seen, crop, size))
+                mask = add_by_difference(mask, picture, background, seen)
+            mask[outside] = 0
             pictures.write(picture)
             masks.write(mask)
             index = pictures.frames - 1
@@ -392,6 +396,23 @@ def _write_pictures(
     rows = [np.hstack(tiles[i : i + 4]) for i in range(0, len(tiles), 4)]
     cv2.imwrite(str(folder / "overview.png"), np.vstack(rows)[..., ::-1])
     return sharpness
+
+
+class _Behind:
+    """The background in a crop, quickly: the plate is brought near the crops' scale once."""
+
+    def __init__(self, plate: Plate, crops: np.ndarray) -> None:
+        scale = min(1.0, float(np.median(np.sqrt(np.abs(np.linalg.det(crops[..., :2]))))))
+        height, width = plate.seen.shape
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        layers = np.dstack([plate.image, plate.seen.astype(np.uint8) * 255])
+        self._layers = cv2.resize(layers, size, interpolation=cv2.INTER_AREA)
+        self._scale = np.array([[width / size[0], height / size[1], 1.0]])
+
+    def __call__(self, crop: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Picture and `seen` (255 where certain) behind a crop, given its affine map from source pixels."""
+        layers = warp(self._layers, crop * self._scale, size, replicate=True)
+        return np.ascontiguousarray(layers[..., :3]), layers[..., 3]
 
 
 def _sharpness(picture: np.ndarray, landmarks: np.ndarray) -> float:
@@ -583,7 +604,7 @@ class Capture(artifacts.Capture):
         return self.track["confidence"]
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[UInt8[np.ndarray, "side side 3"]]:
-        """The aligned crops of a range of frames, RGB."""
+        """The aligned crops of a range of frames, RGB; background where they reach beyond the source, see `inside`."""
         return read_frames(self.path("frames.mp4"), start=start, stop=self.count if stop is None else stop)
 
     def person(self, start: int = 0, stop: int | None = None) -> Iterator[UInt8[np.ndarray, "side side"]]:
@@ -595,10 +616,10 @@ class Capture(artifacts.Capture):
         return region_masks(self.landmarks[index] * self.resolution, person)
 
     def inside(self, index: int) -> Bool[np.ndarray, "side side"]:
-        """Where crop `index` lies within the source's frame; outside of it the border is repeated."""
+        """Where crop `index` lies within the source's frame; elsewhere it shows the background and no person."""
         source = self.config["source"]
         whole = np.full((source["height"], source["width"]), 255, np.uint8)
-        return warp(whole, self.crop_from_source[index], (self.resolution, self.resolution)) > 250
+        return warp(whole, self.crop_from_source[index], (self.resolution, self.resolution)) == 255
 
     def audio(self) -> Float[np.ndarray, "samples"]:
         """16 kHz mono float32, exactly F / 25 seconds."""

@@ -138,18 +138,24 @@ def warp(
         replicate: repeat the border outwards instead of black.
     """
     shrink = 1 / math.sqrt(abs(float(np.linalg.det(source_to_target[:, :2]))))
-    # Draw the result larger and average blocks: an exact box filter over the source pixels that a target pixel covers.
-    factor = min(8, max(1, math.ceil(shrink - 0.25)))
-    forward = factor * source_to_target
-    shift = forward[:, :2] @ (0.5, 0.5) + forward[:, 2] - 0.5  # from centres at .5 to OpenCV's centres at integers
-    result = cv2.warpAffine(
+    if shrink >= 2:  # average whole blocks first, which leaves a scale between 1 and 2
+        height, width = image.shape[:2]
+        small = max(1, width // int(shrink)), max(1, height // int(shrink))
+        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+        back = np.array([[width / small[0]], [height / small[1]]]).T
+        source_to_target = np.column_stack([source_to_target[:, :2] * back, source_to_target[:, 2]])
+        shrink /= float(np.sqrt(back.prod()))
+    if shrink > 1.05:  # the blur that a pixel of the target has and one of the source lacks, as Gaussians
+        image = cv2.GaussianBlur(image, (0, 0), 0.5 * math.sqrt(shrink**2 - 1), borderType=cv2.BORDER_REPLICATE)
+    linear = source_to_target[:, :2]
+    shift = linear @ (0.5, 0.5) + source_to_target[:, 2] - 0.5  # from centres at .5 to OpenCV's centres at integers
+    return cv2.warpAffine(
         image,
-        np.column_stack([forward[:, :2], shift]),
-        (factor * size[0], factor * size[1]),
+        np.column_stack([linear, shift]),
+        size,
         flags=cv2.INTER_CUBIC if cubic else cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE if replicate else cv2.BORDER_CONSTANT,
     )
-    return cv2.resize(result, size, interpolation=cv2.INTER_AREA) if factor > 1 else result
 
 
 def invert(affine: Float[np.ndarray, "*batch 2 3"]) -> Float[np.ndarray, "*batch 2 3"]:

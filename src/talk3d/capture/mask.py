@@ -5,7 +5,6 @@ Masks are uint8, 0 outside to 255 inside, soft at edges. Letters: H, W picture s
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +15,10 @@ from .track import FACE_OVAL, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
 
 MARGIN = 0.02
 """How far background must be from the person to be trusted, as a part of the picture's larger side."""
+
+
+CERTAINTY = np.rint(np.clip((np.arange(256) - 30) / 30, 0, 1) * 255).astype(np.uint8)
+"""How surely a pixel that differs by so many levels from the background is not background."""
 
 
 class PersonSegmenter:
@@ -119,14 +122,16 @@ def fill_holes(
     """
     if not known.any():
         return np.full_like(image, 128)
-    levels = [(image * known[..., None].astype(np.float32), known.astype(np.float32))]
+    levels: list[tuple[np.ndarray, np.ndarray]] = [
+        (image * known[..., None].astype(np.float32), known.astype(np.float32))
+    ]
     while (levels[-1][1] == 0).any():
         colour, weight = levels[-1]
         half = ((weight.shape[1] + 1) // 2, (weight.shape[0] + 1) // 2)
         colour = cv2.resize(cv2.GaussianBlur(colour, (5, 5), 1), half, interpolation=cv2.INTER_AREA)
         weight = cv2.resize(cv2.GaussianBlur(weight, (5, 5), 1), half, interpolation=cv2.INTER_AREA)
         levels.append((colour, weight))
-    filled: Any = levels[-1][0] / levels[-1][1][..., None]
+    filled = np.asarray(levels[-1][0] / levels[-1][1][..., None])
     for colour, weight in reversed(levels[:-1]):
         coarse = cv2.resize(filled, (weight.shape[1], weight.shape[0]), interpolation=cv2.INTER_LINEAR)
         certain = np.minimum(weight, 1)[..., None]
@@ -148,11 +153,11 @@ def add_by_difference(
     height, width = mask.shape
     reach = 2 * round(0.04 * max(height, width)) + 1
     near = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))) > 25
-    difference = cv2.absdiff(cv2.GaussianBlur(image, (3, 3), 0), plate).max(axis=-1).astype(np.float32)
-    sure = np.clip((difference - 30) / 30, 0, 1) * (near & (seen > 250))
+    red, green, blue = cv2.split(cv2.absdiff(cv2.GaussianBlur(image, (3, 3), 0), plate))
+    difference = cv2.max(cv2.max(red, green), blue)
+    sure = np.where(near & (seen > 250), CERTAINTY[difference], np.uint8(0))
     # Compression noise makes specks; opening removes them and keeps strands that are a few pixels wide.
-    sure = cv2.morphologyEx(np.rint(255 * sure).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    return np.maximum(mask, sure)
+    return cv2.max(mask, cv2.morphologyEx(sure, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)))
 
 
 # ---------------------------------------------------------------------------------------------------------- regions
