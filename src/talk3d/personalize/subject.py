@@ -6,7 +6,10 @@ Letters: F frames of the capture, S side of its frames, L style vectors.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..artifacts import Subject as SubjectArtifact
-from ..artifacts import creating
+from ..artifacts import creating, remove_stale_partials
 from ..capture.build import Capture
 from ..errors import ArtifactError, ConfigError
 from ..prior.generator import Generator, LoadedPrior, Profile
@@ -112,9 +115,21 @@ class Subject:
     prior_hash: str
 
 
+@dataclass(frozen=True)
+class Personalized:
+    """What `personalize` found."""
+
+    generator: Generator
+    """Tuned to the person."""
+    inversion: Inversion
+    """Of the chosen frames."""
+    corrections: Float[Tensor, "2 frames"]
+    """To the tracked yaw and pitch of all frames of the capture, radians."""
+
+
 def personalize(
     capture: Capture, prior: LoadedPrior, config: PersonalizeConfig, progress: Callable[[str, float], None], cache: Path
-) -> tuple[Generator, Inversion, Tensor]:
+) -> Personalized:
     """Personalise a prior to the person of a capture, from training frames only.
 
     Args:
@@ -122,9 +137,6 @@ def personalize(
         prior: the prior whose camera and canonical landmarks the capture was posed with.
         progress: called with (stage, part done 0..1).
         cache: folder for decoded frames.
-
-    Returns:
-        The tuned generator, the inversion of the chosen frames, and corrections [2, F] of yaw and pitch.
 
     Raises:
         ConfigError: the capture has fewer training frames than are to be chosen.
@@ -135,10 +147,9 @@ def personalize(
         raise ConfigError(
             f"The capture has only {stop - start} training frames, {config.frames} are needed. Record a longer video."
         )
-    capture_prior = capture.prior_hash
-    if capture_prior != prior.hash:
+    if capture.prior_hash != prior.artifact.hash:
         raise ArtifactError(
-            f"The capture was posed with prior {capture_prior[:12]}, but prior {prior.hash[:12]} was given. "
+            f"The capture was posed with prior {capture.prior_hash[:12]}, but prior {prior.artifact.hash[:12]} was given. "
             "Prepare the video again with this prior, or personalise with that one."
         )
     frames = PersonFrames.cached(capture, cache, start, stop)
@@ -166,7 +177,19 @@ def personalize(
     # Frames outside the training part get the mean correction: it belongs to the person's shape, not to the frame.
     corrections = found.mean(1, keepdim=True).repeat(1, capture.count)
     corrections[:, start:stop] = found
-    return tuned, inversion, corrections
+    return Personalized(tuned, inversion, corrections)
+
+
+@contextmanager
+def working_folder(output: Path) -> Iterator[Path]:
+    """A hidden folder beside the output for decoded frames, removed at the end whatever happens."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale_partials(output)
+    folder = output.parent / f".{output.name}.{os.getpid()}.frames.partial"
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def identity_ws(inversion: Inversion, profile: Profile) -> Float[Tensor, "1 layers w"]:
@@ -200,16 +223,15 @@ def save_subject(
     path: Path,
     capture: Capture,
     prior: LoadedPrior,
-    tuned: Generator,
-    inversion: Inversion,
-    corrections: Tensor,
+    found: Personalized,
     config: PersonalizeConfig,
     overwrite: bool,
 ) -> None:
     """Write a Subject artifact."""
+    tuned, inversion, corrections = found.generator, found.inversion, found.corrections
     with creating(SubjectArtifact, path, overwrite=overwrite) as draft:
         draft.consent = capture.consent
-        draft.parents = {"Prior": prior.hash, "Capture": capture.hash}
+        draft.parents = {"Prior": prior.artifact.hash, "Capture": capture.hash}
         draft.config = {
             "profile": tuned.profile.to_json(),
             "capture": str(capture.root.resolve()),

@@ -70,6 +70,8 @@ class Profile:
     """Colour features per point; the first three are RGB."""
     decoder_lr_multiplier: float
     """Learning-rate multiplier of the decoder."""
+    density_gain: float
+    """Factor on raw density. EG3D's is 1; with more, hard surfaces, whose density is in the hundreds, are learnt much sooner."""
     neural_resolution: int
     """Side of the rendered picture before super-resolution, pixels."""
     superres: SuperResolutionConfig
@@ -145,6 +147,7 @@ class Profile:
             decoder_hidden=64,
             decoder_features=32,
             decoder_lr_multiplier=rendering.get("decoder_lr_mul", 1.0),
+            density_gain=1.0,
             neural_resolution=neural_resolution,
             superres=eg3d_superresolution(
                 rendering.get("superresolution_module", "SuperresolutionHybrid8XDC"),
@@ -216,6 +219,7 @@ MINI = Profile(
     decoder_hidden=32,
     decoder_features=16,
     decoder_lr_multiplier=1.0,
+    density_gain=20.0,
     neural_resolution=64,
     superres=SuperResolutionConfig(input_resolution=64, widths=(48, 24), first_up=True, clamp=None),
     alpha=True,
@@ -245,6 +249,7 @@ FULL = Profile(
     decoder_hidden=64,
     decoder_features=32,
     decoder_lr_multiplier=1.0,
+    density_gain=1.0,
     neural_resolution=128,
     superres=EG3D_8XDC,
     alpha=False,
@@ -281,8 +286,11 @@ class Picture:
 class Decoder(nn.Module):
     """A two-layer network from plane features to colour features and raw density; the view direction plays no part."""
 
-    def __init__(self, channels: int, hidden: int, features: int, *, lr_multiplier: float = 1.0) -> None:
+    def __init__(
+        self, channels: int, hidden: int, features: int, *, lr_multiplier: float = 1.0, density_gain: float = 1.0
+    ) -> None:
         super().__init__()
+        self.density_gain = density_gain
         self.net = nn.Sequential(
             EqualizedLinear(channels, hidden, lr_multiplier=lr_multiplier),
             nn.Softplus(),
@@ -294,7 +302,8 @@ class Decoder(nn.Module):
     ) -> tuple[Float[Tensor, "batch points features"], Float[Tensor, "batch points 1"]]:
         """Colour features in (-0.001, 1.001) and raw density, which marching activates with softplus(x - 1)."""
         out = self.net(features)
-        return out[..., 1:].sigmoid() * 1.002 - 0.001, out[..., :1]
+        sigma = out[..., :1] if self.density_gain == 1 else out[..., :1] * self.density_gain
+        return out[..., 1:].sigmoid() * 1.002 - 0.001, sigma
 
 
 class Backbone(nn.Module):
@@ -343,6 +352,7 @@ class Generator(nn.Module):
             profile.decoder_hidden,
             profile.decoder_features,
             lr_multiplier=profile.decoder_lr_multiplier,
+            density_gain=profile.density_gain,
         )
 
     def map(

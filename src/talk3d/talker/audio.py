@@ -47,7 +47,6 @@ class AudioConfig:
     """Power below which everything is silence, after loudness normalisation."""
 
 
-@dataclass
 class Loudness:
     """Finds the gain that brings the speaking parts of a recording to `SPEECH_RMS`; feed it all sound once.
 
@@ -55,10 +54,20 @@ class Loudness:
     """
 
     def __init__(self) -> None:
+        self.samples = 0
         self._levels: list[np.ndarray] = []
         self._rest = np.zeros(0, np.float32)
 
+    @classmethod
+    def of(cls, chunks: Iterable[np.ndarray]) -> Loudness:
+        """Of a whole recording given in chunks."""
+        loudness = cls()
+        for chunk in chunks:
+            loudness.add(chunk)
+        return loudness
+
     def add(self, samples: np.ndarray) -> None:
+        self.samples += len(samples)
         samples = np.concatenate([self._rest, samples])
         whole = len(samples) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME
         power = np.square(samples[:whole].reshape(-1, SAMPLES_PER_FRAME), dtype=np.float64).mean(1)
@@ -77,14 +86,6 @@ class Loudness:
         return float(np.clip(SPEECH_RMS / math.sqrt(float(speech.mean())), 0.02, 50.0))
 
 
-def speech_gain(chunks: Iterable[np.ndarray]) -> float:
-    """The gain of `Loudness` for a whole recording given in chunks."""
-    loudness = Loudness()
-    for chunk in chunks:
-        loudness.add(chunk)
-    return loudness.gain
-
-
 def frame_windows(
     chunks: Iterable[np.ndarray], gain: float, config: AudioConfig
 ) -> Iterator[Float[Tensor, "frames bands columns"]]:
@@ -95,7 +96,7 @@ def frame_windows(
 
     Args:
         chunks: sound in order, float32 in -1..1, any lengths.
-        gain: factor on the sound, from `speech_gain`.
+        gain: factor on the sound, from `Loudness`.
         config: the feature extractor.
     """
     # Column k of frame t is centred on sample 640 t + 320 + 160 (k - (K - 1) / 2).

@@ -25,7 +25,7 @@ from ..errors import ConfigError, NoAudioError
 from ..personalize.subject import Subject, warp_plate
 from ..prior.generator import Generator, Profile, composite
 from ..video import FPS, VideoWriter, read_audio_chunks
-from .audio import RATE, SAMPLES_PER_FRAME, AudioConfig, frame_windows, speech_gain
+from .audio import RATE, SAMPLES_PER_FRAME, AudioConfig, Loudness, frame_windows
 from .tokens import Conditions, TokenConfig, TokenEncoder
 from .train import Talker, TrainConfig, audio_neighbourhood, crop_numbers
 from .unet import AttentionUNet, Trunk, UNetConfig
@@ -304,16 +304,14 @@ def speak(
         },
     }
     if drive is None:
-        samples = 0
-        gain_source = _counted(read_audio_chunks(sound))
-        gain = speech_gain(chunk for chunk, _ in gain_source)
-        samples = gain_source.total
-        if samples < SAMPLES_PER_FRAME:
+        loudness = Loudness.of(read_audio_chunks(sound))
+        if loudness.samples < SAMPLES_PER_FRAME:
             raise NoAudioError(
-                f"`{sound}` holds only {samples / RATE:.3f} s of sound; at least one frame (0.04 s) is needed."
+                f"`{sound}` holds only {loudness.samples / RATE:.3f} s of sound; at least one frame (0.04 s) is needed."
             )
-        total = -(-samples // SAMPLES_PER_FRAME)
-        blocks = _audio_blocks(frame_windows(read_audio_chunks(sound), gain, speaker.audio), speaker.encoder.config.windows)
+        total = -(-loudness.samples // SAMPLES_PER_FRAME)
+        windows = frame_windows(read_audio_chunks(sound), loudness.gain, speaker.audio)
+        blocks = _audio_blocks(windows, speaker.encoder.config.windows)
         chunks = read_audio_chunks(sound)
         fixed = speaker.motion.still()
         generated = blinks(total, config.seed)
@@ -328,10 +326,9 @@ def speak(
         start, stop = drive.test
         metadata["talk3d"] |= {"frames": [start, stop], "split": "test"}
         whole = drive.audio()
-        gain = speech_gain([whole[: drive.train[1] * SAMPLES_PER_FRAME]])
-        windows = torch.cat(list(frame_windows([whole], gain, speaker.audio)))
-        index = torch.arange(start, stop)
-        heard = audio_neighbourhood(windows, index, speaker.encoder.config.windows)
+        gain = Loudness.of([whole[: drive.train[1] * SAMPLES_PER_FRAME]]).gain
+        all_windows = torch.cat(list(frame_windows([whole], gain, speaker.audio)))
+        heard = audio_neighbourhood(all_windows, torch.arange(start, stop), speaker.encoder.config.windows)
         blocks = iter(heard.split(BATCH))
         total = stop - start
         chunks = iter([whole[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]])
@@ -360,19 +357,6 @@ def speak(
             done += len(block)
             progress(done, total)
     return done
-
-
-class _counted:  # noqa: N801 - used like a function
-    """Chunks with their number of samples so far."""
-
-    def __init__(self, chunks: Iterator[np.ndarray]):
-        self.total = 0
-        self._chunks = chunks
-
-    def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
-        for chunk in self._chunks:
-            self.total += len(chunk)
-            yield chunk, self.total
 
 
 def _audio_blocks(windows: Iterator[Tensor], around: int) -> Iterator[Float[Tensor, "batch windows bands columns"]]:

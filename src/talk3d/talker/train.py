@@ -12,6 +12,7 @@ import copy
 import dataclasses
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ from ..losses import l2, magnitude
 from ..personalize.subject import PersonFrames, Subject
 from ..prior.generator import Generator
 from ..prior.patch import Windows, picture_losses, render_patch
-from .audio import AudioConfig, frame_windows, speech_gain
+from .audio import SAMPLES_PER_FRAME, AudioConfig, Loudness, frame_windows
 from .tokens import Conditions, TokenConfig, TokenEncoder
 from .unet import AttentionUNet, UNetConfig
 
@@ -139,7 +140,7 @@ def clip_conditions(
     """Conditions of all frames of a capture, and the landmark token's mean and deviation over its training frames."""
     sound = capture.audio()
     start, stop = capture.train
-    gain = speech_gain([sound[: stop * 640]])
+    gain = Loudness.of([sound[: stop * SAMPLES_PER_FRAME]]).gain
     windows = torch.cat(list(frame_windows([sound], gain, audio)))[: capture.count]
     numbers = torch.from_numpy(crop_numbers(capture.crop_from_source, capture.resolution)).float()
     if landmark_scale is None:
@@ -153,6 +154,17 @@ def clip_conditions(
         landmark=((numbers - landmark_scale[0]) / landmark_scale[1]).clamp(-4, 4),
     )
     return conditions, landmark_scale
+
+
+def run_folder(output: Path) -> Path:
+    """Where the unfinished training of an avatar lives: beside it."""
+    return output.with_name(output.name + ".training")
+
+
+def finish_run(run: Path) -> None:
+    """Keep the log of a finished training, drop its state and decoded frames."""
+    shutil.rmtree(run / "frames", ignore_errors=True)
+    (run / STATE).unlink(missing_ok=True)
 
 
 def train_talker(

@@ -1,0 +1,305 @@
+"""The command line. Each command reads like the method: open what it needs, do one thing, write one artifact.
+
+Nothing heavy is imported before a command runs, so that help appears at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from .errors import Talk3DError
+
+Video = Annotated[Path, arg(metavar="VIDEO")]
+Output = Annotated[Path, arg(aliases=["-o"])]
+Consent = Literal["self", "permission", "synthetic"]
+
+
+GROUPS = ("models", "prior")
+"""Commands of two words."""
+
+
+def main() -> None:
+    """Entry point of `talk3d`."""
+    words = sys.argv[1:]
+    if len(words) > 1 and words[0] in GROUPS and not words[1].startswith("-"):
+        words = [" ".join(words[:2]), *words[2:]]
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            {
+                "models install": models_install,
+                "models list": models_list,
+                "prepare": prepare,
+                "personalize": personalize,
+                "train": train,
+                "speak": speak,
+                "evaluate": evaluate,
+                "demo": demo,
+                "prior train": prior_train,
+            },
+            prog="talk3d",
+            args=words,
+            description="A 3D talking portrait from one ordinary video of one person. "
+            "Only portray people who agreed to it; results are marked as AI-generated.",
+        )
+    except Talk3DError as error:
+        print(f"talk3d: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\ntalk3d: interrupted; nothing half-written is left. Run the same command to go on.", file=sys.stderr)
+        sys.exit(130)
+
+
+def models_install() -> None:
+    """Fetch the face detector, landmark, iris and person-mask models (Apache-2.0, 4 MB kept) into the user's cache."""
+    from . import frozen
+
+    with _bar("Installing models") as report:
+        frozen.install_models(lambda text: report(0.0, text))
+    models_list()
+
+
+def models_list() -> None:
+    """Show which models are installed, and where."""
+    from . import frozen
+
+    for status in frozen.list_models():
+        print(status)
+
+
+def prepare(
+    video: Positional[Video],
+    /,
+    output: Output,
+    consent: Consent,
+    prior: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Turn a video of one talking person into a Capture: aligned frames, masks, head poses, sound.
+
+    Args:
+        video: any film with one clearly visible face and sound; 30 seconds to 5 minutes are best.
+        output: folder of the Capture.
+        consent: who agreed to be portrayed: the person is you (self), gave you permission, or does not exist (synthetic).
+        prior: a Prior folder instead of the shipped one.
+        overwrite: replace an existing Capture.
+    """
+    from .capture import build
+    from .prior.generator import load_prior
+
+    model = load_prior(prior or shipped("prior"))
+    with _bar("Preparing") as report:
+        capture = build.prepare(
+            video,
+            output,
+            canonical=model.canonical_landmarks,
+            orbit=model.profile.orbit,
+            resolution=model.profile.image_resolution,
+            prior_hash=model.artifact.hash,
+            consent=consent,
+            progress=report,
+            overwrite=overwrite,
+        )
+    print(f"{output}: {capture.count} frames, {len(range(*capture.train))} for training, the rest for testing")
+
+
+def personalize(
+    capture: Annotated[Positional[Path], arg(metavar="CAPTURE")],
+    /,
+    output: Output,
+    prior: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Make the prior the person's own: invert a few frames, tune the generator, refine all cameras.
+
+    Args:
+        capture: folder made by `talk3d prepare`.
+        output: folder of the Subject.
+        prior: the Prior folder the Capture was prepared with, if not the shipped one.
+        overwrite: replace an existing Subject.
+    """
+    from .artifacts import refuse_existing
+    from .capture.build import Capture
+    from .personalize import subject as person
+    from .prior.generator import load_prior
+
+    refuse_existing(output, overwrite)
+    clip = Capture.open(capture)
+    model = load_prior(prior or shipped("prior"))
+    config = person.PersonalizeConfig()
+    with _bar("Personalizing") as report, person.working_folder(output) as cache:
+        found = person.personalize(clip, model, config, report, cache)
+        person.save_subject(output, clip, model, found, config, overwrite)
+
+
+def train(
+    subject: Annotated[Positional[Path], arg(metavar="SUBJECT")],
+    /,
+    output: Output,
+    minutes: float | None = None,
+    steps: int | None = None,
+    capture: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Teach the subject to speak from its own video. Interrupted? Run the same command again; it continues.
+
+    Args:
+        subject: folder made by `talk3d personalize`.
+        output: the Avatar file, for example me.talk3d.
+        minutes: how long to train (default 15, unless steps are given).
+        steps: how many steps to train.
+        capture: where the Capture lies now, if it was moved.
+        overwrite: replace an existing Avatar.
+    """
+    from .artifacts import refuse_existing
+    from .capture.build import Capture
+    from .personalize.subject import load_subject
+    from .talker.speak import save_avatar
+    from .talker.train import TrainConfig, finish_run, run_folder, train_talker
+
+    refuse_existing(output, overwrite)
+    person = load_subject(subject)
+    clip = Capture.open(capture or person.capture_path)
+    clip.artifact.require_hash(person.capture_hash)
+    config = TrainConfig(steps=steps, minutes=minutes if minutes or steps else 15.0)
+    run = run_folder(output)
+    with _bar("Training") as report:
+        talker = train_talker(person, clip, run, config, lambda part, text: report(part, text))
+        save_avatar(output, person, clip, talker, config, overwrite)
+    finish_run(run)
+
+
+def speak(
+    avatar: Annotated[Positional[Path], arg(metavar="AVATAR")],
+    sound: Annotated[Positional[Path], arg(metavar="AUDIO")],
+    /,
+    output: Output,
+    camera: str = "source",
+    mark: bool = True,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Let an avatar speak.
+
+    Args:
+        avatar: file made by `talk3d train`.
+        sound: any file with speech. Or a Capture of the same person: then its test frames are re-enacted with their own
+            sound, blinks and head motion, to be scored with `talk3d evaluate`.
+        output: the .mp4 to write.
+        camera: source (as filmed), front, orbit, or YAW,PITCH in degrees.
+        mark: write a small "AI-generated" into the picture; the file's metadata says so in any case.
+        seed: of the generated blinks.
+        overwrite: replace an existing video.
+    """
+    from .artifacts import refuse_existing
+    from .capture.build import Capture
+    from .talker import speak as talker
+
+    refuse_existing(output, overwrite)
+    config = talker.SpeakConfig(talker.Camera.parse(camera), mark, seed)
+    drive = Capture.open(sound) if sound.is_dir() else None
+    speaker = talker.Speaker(avatar)
+    with _bar("Speaking") as report:
+        talker.speak(speaker, sound, output, config, overwrite, lambda done, total: report(done / total, ""), drive)
+
+
+def evaluate(
+    result: Annotated[Positional[Path], arg(metavar="RESULT")],
+    /,
+    truth: Path,
+    output: Output,
+    overwrite: bool = False,
+) -> None:
+    """Score a talking video against the real one, on frames that were not trained on.
+
+    Args:
+        result: any talking video, ours or another system's.
+        truth: the real video of the same frames, or the Capture it came from (adds baselines).
+        output: folder for the report.
+        overwrite: replace an existing report.
+    """
+    from .evaluate import report as reports
+
+    with _bar("Evaluating") as report:
+        scores = reports.evaluate(result, truth, output, progress=report, overwrite=overwrite)
+    reports.print_table(scores)
+
+
+def demo(output: Output = Path("out/demo"), minutes: float = 4.0) -> None:
+    """Build an avatar from the shipped clip of a synthetic person and let it speak; every stage resumes if interrupted.
+
+    Args:
+        output: folder for everything the demo makes.
+        minutes: training time of the talker.
+    """
+    from .demo import run_demo
+
+    with _bar("Demo") as report:
+        summary = run_demo(output, minutes, report)
+    print(summary)
+
+
+def prior_train(
+    output: Output,
+    heads: Path | None = None,
+    work: Path = Path("out/prior"),
+    shards: int = 90,
+    steps: int = 6000,
+    overwrite: bool = False,
+) -> None:
+    """Train a prior on rendered synthetic heads. Interrupted? Run the same command again; it continues.
+
+    Args:
+        output: folder of the Prior.
+        heads: the head pack; default is the environment variable TALK3D_HEADS.
+        work: folder for rendered heads and the training state.
+        shards: how many shards of 64 heads to render.
+        steps: training steps.
+        overwrite: replace an existing Prior.
+    """
+    from .artifacts import refuse_existing
+    from .heads.model import HeadPack
+    from .pretrain import train as pretrain
+
+    refuse_existing(output, overwrite)
+    pack = HeadPack(heads)
+    with _bar("Training the prior") as report:
+        pretrain.make_prior(pack, output, work, shards, pretrain.PretrainConfig(steps=steps), report, overwrite)
+
+
+def shipped(name: str) -> Path:
+    """A file or folder that ships inside the package."""
+    return Path(__file__).parent / "assets" / name
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Callable[..., None]]:
+    """A progress bar with the time left; the function it yields takes (part done 0..1, text) or (stage, part done)."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"))
+    with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[text]}")) as bar:
+        task = bar.add_task(title, total=1.0, text="")
+        stage = title
+
+        def report(first: float | str, second: str | float = "") -> None:
+            nonlocal task, stage
+            if isinstance(first, str):
+                part, text, name = float(second or 0.0), "", f"{title}: {first}"
+            else:
+                part, text, name = first, str(second), title
+            if name != stage:
+                # A new stage takes its own time: estimates of the last one say nothing about it.
+                stage = name
+                bar.stop_task(task)
+                task = bar.add_task(name, total=1.0, text="")
+            bar.update(task, completed=part, text=text)
+
+        yield report
+        bar.update(task, completed=1.0)
