@@ -85,6 +85,7 @@ def _solve(
     landmarks: np.ndarray, points: torch.Tensor, orbit: Orbit, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """`solve_poses` on a few frames: yaw, pitch, source_from_crop, residual."""
+    landmarks = landmarks.astype(np.float64)
     frames = len(landmarks)
     # Unit and origin that make source positions of order one, for a well-conditioned solve.
     origin = landmarks.mean(axis=1, keepdims=True)
@@ -140,12 +141,24 @@ def solve_clip(
         trust = trust * np.maximum(confidence, 1e-3)
     angles = smooth(np.stack([rough.yaw, rough.pitch], axis=-1), trust, period)
     yaw, pitch = np.ascontiguousarray(angles[:, 0]), np.ascontiguousarray(angles[:, 1])
-    shape = _project(orbit, torch.from_numpy(np.asarray(canonical, np.float64)), yaw, pitch)[0]
-    matrix = rough.source_from_crop
-    trust_of_each = weights * _huber(landmarks - _apply_similarity(matrix, shape), matrix[:, :, 0])
-    similarity = smooth(_fit_similarity(shape, landmarks, trust_of_each), trust, period)
-    residual = landmarks - _apply_similarity(_matrix(similarity), shape)
-    return Poses(yaw, pitch, _matrix(similarity), _root_mean_square(residual, similarity, weights))
+    points = torch.from_numpy(np.asarray(canonical, np.float64))
+    chunks = [slice(i, i + CHUNK) for i in range(0, len(landmarks), CHUNK)]
+
+    def project(part: slice) -> np.ndarray:
+        return orbit.project(points, torch.from_numpy(yaw[part]), torch.from_numpy(pitch[part])).numpy()
+
+    fitted = []
+    for part in chunks:
+        shape, matrix = project(part), rough.source_from_crop[part]
+        believed = weights * _huber(landmarks[part] - _apply_similarity(matrix, shape), matrix[:, :, 0])
+        fitted.append(_fit_similarity(shape, landmarks[part], believed))
+    similarity = smooth(np.concatenate(fitted), trust, period)
+    matrix = _matrix(similarity)
+    residual = [
+        _root_mean_square(landmarks[part] - _apply_similarity(matrix[part], project(part)), similarity[part], weights)
+        for part in chunks
+    ]
+    return Poses(yaw, pitch, matrix, np.concatenate(residual))
 
 
 def smooth(

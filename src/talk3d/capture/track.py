@@ -134,14 +134,19 @@ class FaceTracker:
 def track(frames: Iterable[np.ndarray]) -> Track:
     """Track one face through frames uint8 RGB [H, W, 3], which may be a stream."""
     tracker = FaceTracker()
-    faces = [tracker(frame) for frame in frames]
     lost = Face(np.full((LANDMARKS, 2), np.nan), np.full((2, 16, 2), np.nan), np.full((2, 2), np.nan), 0.0)
-    kept = [lost if face is None else face for face in faces]
+    landmarks, lids, irises, confidence = [], [], [], []
+    for frame in frames:
+        face = tracker(frame) or lost
+        landmarks.append(face.landmarks.astype(np.float32))
+        lids.append(face.lids.astype(np.float32))
+        irises.append(face.irises.astype(np.float32))
+        confidence.append(face.confidence)
     return Track(
-        np.array([face.landmarks for face in kept]).reshape(-1, LANDMARKS, 2),
-        np.array([face.lids for face in kept]).reshape(-1, 2, 16, 2),
-        np.array([face.irises for face in kept]).reshape(-1, 2, 2),
-        np.array([face.confidence for face in kept]),
+        np.array(landmarks, np.float32).reshape(-1, LANDMARKS, 2),
+        np.array(lids, np.float32).reshape(-1, 2, 16, 2),
+        np.array(irises, np.float32).reshape(-1, 2, 2),
+        np.array(confidence),
     )
 
 
