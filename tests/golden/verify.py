@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file  # noqa: F401 (the second for the tests of this program)
 from torch import Tensor, nn
 
 from talk3d.camera import camera_from_label, camera_label, eg3d_look_at, fov_to_intrinsics
@@ -38,7 +38,7 @@ from talk3d.render.rays import (
     importance_depths,
     stratified_depths,
 )
-from talk3d.render.reference import RenderOptions, lookup_planes, project_points, render, sample_planes
+from talk3d.render.reference import PlaneAxes, RenderOptions, lookup_planes, project_points, render, sample_planes
 from talk3d.render.volume import march, merge, sample_pdf, smooth_weights
 
 NETWORK = 1e-4
@@ -436,13 +436,17 @@ COMPONENTS: dict[str, Callable[[Golden, Result], None]] = {
 # --- Whole generators -----------------------------------------------------------------------------------------------
 
 
+# The configuration of a generator does not say how its planes lie. These were made by the original release, whose third
+# plane reads (z, x).
+PLANE_AXES_OF_SETS: dict[str, PlaneAxes] = {"eg3d": "eg3d"}
+
+
 def load_generator(folder: Path) -> Generator:
     """The generator a set describes, with its weights."""
     config = json.loads((folder / "config.json").read_text())
     profile = Profile.from_eg3d(
         config["init_kwargs"],
-        # These sets were made by the original release, whose third plane reads (z, x).
-        plane_axes="eg3d",
+        plane_axes=PLANE_AXES_OF_SETS["eg3d"],
         neural_resolution=config["neural_rendering_resolution"],
     )
     generator = Generator(profile)

@@ -71,7 +71,7 @@ class Profile:
     decoder_lr_multiplier: float
     """Learning-rate multiplier of the decoder."""
     density_gain: float
-    """Factor on raw density. EG3D's is 1; with more, hard surfaces, whose density is in the hundreds, are learnt much sooner."""
+    """Factor on raw density. EG3D's is 1; with more, hard surfaces (density in the hundreds) are learnt much sooner."""
     neural_resolution: int
     """Side of the rendered picture before super-resolution, pixels."""
     superres: SuperResolutionConfig
@@ -376,7 +376,8 @@ class Generator(nn.Module):
         """Style vectors to tri-planes; ``noise`` None means the profile's."""
         mode = self.profile.noise if noise is None else noise
         image = self.backbone.synthesis(ws, noise=mode, generator=generator)
-        return image.unflatten(1, (3, self.profile.plane_channels))
+        # Lookups read one channel after another, so the layout that suited the convolutions ends here.
+        return image.contiguous().unflatten(1, (3, self.profile.plane_channels))
 
     def render_rays(
         self,

@@ -179,6 +179,11 @@ def modulated_conv2d(
     return y if scale is None else y * scale[:, :, None, None]
 
 
+def _is_channels_last(x: Tensor) -> bool:
+    """Whether x lies in memory pixel by pixel; a CPU's convolutions are faster so, and keep the layout they get."""
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+
+
 # --- Layers ---------------------------------------------------------------------------------------------------------
 
 
@@ -372,10 +377,13 @@ class ToRGBLayer(nn.Module):
         self, x: Float[Tensor, "batch inputs height width"], w: Float[Tensor, "batch w"]
     ) -> Float[Tensor, "batch outputs height width"]:
         """Project features to the skip image's channels."""
-        styles = self.affine(w) * self.weight_gain
-        weight = self.weight[:, :, 0, 0]
         # A 1x1 convolution is a matrix product, and folding the style into its small kernel costs nothing per pixel.
-        y = torch.matmul(weight * styles[:, None, :], x.flatten(2)).unflatten(2, tuple(x.shape[2:]))
+        weight = self.weight[:, :, 0, 0] * (self.affine(w) * self.weight_gain)[:, None, :]  # [B, O, I]
+        size = tuple(x.shape[2:])
+        if _is_channels_last(x):
+            y = torch.matmul(x.permute(0, 2, 3, 1).flatten(1, 2), weight.mT).unflatten(1, size).permute(0, 3, 1, 2)
+        else:
+            y = torch.matmul(weight, x.flatten(2)).unflatten(2, size)
         return bias_act(y, self.bias, "linear", clamp=self.clamp)
 
 
@@ -421,7 +429,7 @@ class SynthesisBlock(nn.Module):
     ) -> tuple[Float[Tensor, "batch outputs size size"], Float[Tensor, "batch image size size"]]:
         """``ws`` holds one style per convolution and one for the skip image; returns features and the skip image."""
         if x is None:
-            x = self.const.expand(len(ws), -1, -1, -1)
+            x = self.const.expand(len(ws), -1, -1, -1).contiguous(memory_format=torch.channels_last)
         else:
             x = self.conv0(x, ws[:, 0], noise=noise, generator=generator)
         x = self.conv1(x, ws[:, self.num_conv - 1], noise=noise, generator=generator)

@@ -109,7 +109,7 @@ def stratified_depths(
 
 def importance_depths(
     depths: Float[Tensor, "batch rays coarse"],
-    weights: Float[Tensor, "batch rays coarse-1"],
+    weights: Float[Tensor, "batch rays intervals"],
     u: Float[Tensor, "batch rays fine"],
 ) -> Float[Tensor, "batch rays fine"]:
     """Further depths where the coarse compositing weights are high; ``u`` (0..1) picks the quantiles. No gradient."""

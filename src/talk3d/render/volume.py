@@ -37,7 +37,7 @@ def sample_weights(weights: Float[Tensor, "*rays intervals"]) -> Float[Tensor, "
 
 def expected_depth(
     weights: Float[Tensor, "*rays intervals"],
-    depths: Float[Tensor, "*rays intervals+1"],
+    depths: Float[Tensor, "*rays samples"],
     nearest: float | Float[Tensor, ""],
     farthest: float | Float[Tensor, ""],
 ) -> Float[Tensor, "*rays"]:
@@ -84,9 +84,12 @@ def smooth_weights(weights: Float[Tensor, "*rays intervals"]) -> Float[Tensor, "
 
 
 def sample_pdf(
-    edges: Float[Tensor, "*rays bins+1"], weights: Float[Tensor, "*rays bins"], u: Float[Tensor, "*rays samples"]
+    edges: Float[Tensor, "*rays edges"], weights: Float[Tensor, "*rays bins"], u: Float[Tensor, "*rays samples"]
 ) -> Float[Tensor, "*rays samples"]:
-    """Inverse-CDF samples of a piecewise-constant density: bin edges, unnormalised weights, quantiles u (0..1)."""
+    """Inverse-CDF samples of a piecewise-constant density: bin edges, unnormalised weights, quantiles u (0..1).
+
+    There is one edge more than there are weights.
+    """
     pdf = weights + 1e-5
     cdf = torch.cumsum(pdf / pdf.sum(-1, keepdim=True), dim=-1)
     cdf = torch.nn.functional.pad(cdf, (1, 0))

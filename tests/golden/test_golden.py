@@ -1,0 +1,101 @@
+"""All golden sets that lie beside the repository, one test each, and proof that the comparison can fail.
+
+The comparison itself is `verify.py`, which also runs alone on any folder of the same layout.
+"""
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+
+def _load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("golden_verify", Path(__file__).with_name("verify.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up by name
+    spec.loader.exec_module(module)
+    return module
+
+
+verify = _load()
+SETS = [f"components/{name}" for name in verify.COMPONENTS] + [f"eg3d/eg3d-{size}" for size in (128, 256, 512)]
+
+
+@pytest.fixture
+def golden(shared: Path) -> Path:
+    return shared / "golden"
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_set(golden: Path, name: str) -> None:
+    result = verify.check(golden, name)
+    assert result.cases > 0
+    assert not result.failures, "\n".join(result.failures)
+
+
+def test_every_set_beside_the_repository_is_listed_here(golden: Path) -> None:
+    assert set(verify.sets(golden)) == set(SETS)
+
+
+@pytest.mark.parametrize("name", [f"components/{name}" for name in verify.COMPONENTS])
+def test_canary_each_perturbed_tensor_fails(golden: Path, name: str) -> None:
+    """Every tensor is an input or an output, so disturbing any one of them must fail its set."""
+    names = sorted(verify.Golden(golden / f"{name}.safetensors").tensors)
+    for victim in names:
+
+        def disturb(tensors: dict[str, torch.Tensor], victim: str = victim) -> None:
+            value = tensors[victim]
+            if value.dtype == torch.uint8:
+                tensors[victim] = 1 - value
+            else:
+                tensors[victim] = value + (0.3 * (1 + value.abs()) * torch.randn(value.shape)).to(value)
+
+        assert verify.check(golden, name, disturb).failures, f"{victim} was changed and nothing noticed"
+
+
+def test_canary_whole_generator(golden: Path) -> None:
+    """One pixel of one picture, moved by three times the tolerance."""
+
+    def disturb(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["image_raw"][0, 0, 5, 5] += 3e-4 * (1 + tensors["image_raw"][0, 0, 5, 5].abs())
+
+    failures = verify.check(golden, "eg3d/eg3d-128", disturb).failures
+    assert len(failures) == 1
+    assert failures[0].startswith("image_raw:")
+
+
+def test_canary_wrong_plane_axes_fail(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shapes agree in either convention, so only the numbers can tell."""
+    monkeypatch.setitem(verify.PLANE_AXES_OF_SETS, "eg3d", "aligned")
+    assert verify.check(golden, "eg3d/eg3d-128").failures
+
+
+def test_unread_tensors_fail(golden: Path) -> None:
+    def add(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["something_new"] = torch.zeros(3)
+
+    failures = verify.check(golden, "components/ray_marcher", add).failures
+    assert failures == ["never compared: something_new"]
+
+
+def test_program_reports_and_exits(golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.main([str(tmp_path)]) == 2
+    for part in ("components", "talk3d"):
+        (tmp_path / part).mkdir()
+    shutil.copy(golden / "components" / "ray_marcher.safetensors", tmp_path / "components")
+    assert verify.main([str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "components/ray_marcher" in out
+    assert out.count("not covered") == 1
+
+    broken = verify.load_file(tmp_path / "components" / "ray_marcher.safetensors")
+    broken["rgb"][0, 3, 0] += 0.01
+    verify.save_file(broken, tmp_path / "components" / "ray_marcher.safetensors")
+    assert verify.main([str(tmp_path)]) == 1
+    assert "FAIL" in capsys.readouterr().out
