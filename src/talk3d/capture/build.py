@@ -39,8 +39,17 @@ from ..video import (
     read_frames,
     require_video,
 )
-from .detect import FaceDetector, apply, warp
-from .mask import FrameReservoir, PersonSegmenter, Plate, Regions, add_by_difference, background_plate, region_masks
+from .detect import FaceDetector, apply, invert, warp
+from .mask import (
+    FrameReservoir,
+    PersonSegmenter,
+    Plate,
+    Regions,
+    background_plate,
+    certainty_of,
+    mend_mask,
+    region_masks,
+)
 from .pose import Poses, solve_clip
 from .track import FACE_OVAL, OUTER_EYE_CORNERS, Track, eye_opening, gaze, lip_gap, lip_width, track
 
@@ -60,6 +69,9 @@ SAMPLE_BYTES = 48_000_000
 
 MAX_MOTION = 8.0
 """Levels of 255; a background that moves more is not used to mend the masks."""
+
+CONTEXT = 1.6
+"""Side of the window in which the person is masked, in crops."""
 
 Progress = Callable[[str, float], None]
 
@@ -376,11 +388,11 @@ def _write_pictures(
                 continue
             picture = warp(frame, crop, size, cubic=True, replicate=True)
             outside = warp(whole, crop, size) < 255
-            background, seen = behind(crop, size)
+            background, certainty = behind(crop, size)
             picture[outside] = background[outside]
-            mask = segment(picture)
+            mask = _person_in_crop(frame, crop, size, segment)
             if plate.motion < MAX_MOTION:
-                mask = add_by_difference(mask, picture, background, seen)
+                mask = mend_mask(mask, picture, background, certainty)
             mask[outside] = 0
             pictures.write(picture)
             masks.write(mask)
@@ -398,6 +410,17 @@ def _write_pictures(
     return sharpness
 
 
+def _person_in_crop(frame: np.ndarray, crop: np.ndarray, size: tuple[int, int], segment: PersonSegmenter) -> np.ndarray:
+    """The person's mask in a crop, found in a wider window: the network needs to see shoulders to be sure of ears."""
+    height, width = frame.shape[:2]
+    corners = apply(invert(crop), np.array([[0.0, 0.0], [size[0], 0.0], [0.0, size[1]], [size[0], size[1]]]))
+    centre, reach = corners.mean(axis=0), CONTEXT / 2 * np.ptp(corners, axis=0)
+    left, top = np.clip(np.floor(centre - reach), 0, [width - 2, height - 2]).astype(int)
+    right, bottom = np.clip(np.ceil(centre + reach), [left + 2, top + 2], [width, height]).astype(int)
+    mask = segment(np.ascontiguousarray(frame[top:bottom, left:right]))
+    return warp(mask, np.column_stack([crop[:, :2], crop[:, 2] + crop[:, :2] @ [left, top]]), size)
+
+
 class _Behind:
     """The background in a crop, quickly: the plate is brought near the crops' scale once."""
 
@@ -405,12 +428,12 @@ class _Behind:
         scale = min(1.0, float(np.median(np.sqrt(np.abs(np.linalg.det(crops[..., :2]))))))
         height, width = plate.seen.shape
         size = max(1, round(width * scale)), max(1, round(height * scale))
-        layers = np.dstack([plate.image, plate.seen.astype(np.uint8) * 255])
+        layers = np.dstack([plate.image, certainty_of(plate)])
         self._layers = cv2.resize(layers, size, interpolation=cv2.INTER_AREA)
         self._scale = np.array([[width / size[0], height / size[1], 1.0]])
 
     def __call__(self, crop: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Picture and `seen` (255 where certain) behind a crop, given its affine map from source pixels."""
+        """Background of a crop and its certainty (see `certainty_of`), given the affine map from source pixels."""
         layers = warp(self._layers, crop * self._scale, size, replicate=True)
         return np.ascontiguousarray(layers[..., :3]), layers[..., 3]
 

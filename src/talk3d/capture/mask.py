@@ -17,7 +17,7 @@ MARGIN = 0.02
 """How far background must be from the person to be trusted, as a part of the picture's larger side."""
 
 
-CERTAINTY = np.rint(np.clip((np.arange(256) - 30) / 30, 0, 1) * 255).astype(np.uint8)
+BY_DIFFERENCE = np.rint(np.clip((np.arange(256) - 30) / 30, 0, 1) * 255).astype(np.uint8)
 """How surely a pixel that differs by so many levels from the background is not background."""
 
 
@@ -139,25 +139,37 @@ def fill_holes(
     return np.where(known[..., None], image, np.clip(np.rint(filled), 0, 255).astype(np.uint8))
 
 
-def add_by_difference(
+def certainty_of(plate: Plate) -> UInt8[np.ndarray, "height width"]:
+    """What the plate says of each pixel: 255 the background is known, 0 it is always inside the person, 128 neither."""
+    height, width = plate.seen.shape
+    # The band that `background_plate` kept around the person, and once more its width, may be either.
+    reach = 4 * round(MARGIN * max(height, width)) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
+    covered = cv2.erode((~plate.seen).astype(np.uint8), kernel).astype(bool)
+    return np.where(plate.seen, np.uint8(255), np.where(covered, np.uint8(0), np.uint8(128)))
+
+
+def mend_mask(
     mask: UInt8[np.ndarray, "height width"],
     image: UInt8[np.ndarray, "height width 3"],
     plate: UInt8[np.ndarray, "height width 3"],
-    seen: UInt8[np.ndarray, "height width"],
+    certainty: UInt8[np.ndarray, "height width"],
 ) -> UInt8[np.ndarray, "height width"]:
-    """Add what the network missed next to the person: pixels that clearly differ from the background behind them.
+    """Add what the network missed next to the person, which is above all long dark hair.
 
-    Long dark hair is what it misses most. Everything is given in the same frame; `seen` is 255 where the plate is
-    known for certain.
+    That is: pixels that clearly differ from a background known for certain, and pixels that are never background.
+    Everything is given in the same frame; `certainty` as `certainty_of` gives it.
     """
     height, width = mask.shape
     reach = 2 * round(0.04 * max(height, width)) + 1
     near = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))) > 25
     red, green, blue = cv2.split(cv2.absdiff(cv2.GaussianBlur(image, (3, 3), 0), plate))
     difference = cv2.max(cv2.max(red, green), blue)
-    sure = np.where(near & (seen > 250), CERTAINTY[difference], np.uint8(0))
+    sure = np.where(near & (certainty > 250), BY_DIFFERENCE[difference], np.uint8(0))
     # Compression noise makes specks; opening removes them and keeps strands that are a few pixels wide.
-    return cv2.max(mask, cv2.morphologyEx(sure, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)))
+    sure = cv2.morphologyEx(sure, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    sure[near & (certainty < 32)] = 255
+    return cv2.max(mask, sure)
 
 
 # ---------------------------------------------------------------------------------------------------------- regions
