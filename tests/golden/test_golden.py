@@ -99,3 +99,8 @@ def test_program_reports_and_exits(golden: Path, tmp_path: Path, capsys: pytest.
     verify.save_file(broken, tmp_path / "components" / "ray_marcher.safetensors")
     assert verify.main([str(tmp_path)]) == 1
     assert "FAIL" in capsys.readouterr().out
+
+    del broken["depth"]
+    verify.save_file(broken, tmp_path / "components" / "ray_marcher.safetensors")
+    assert verify.main([str(tmp_path)]) == 1
+    assert "could not be compared: KeyError" in capsys.readouterr().out

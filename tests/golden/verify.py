@@ -114,7 +114,6 @@ class Result:
         # The sum runs over many pixels, so only its relative error means anything.
         total = expected[..., 4].clamp(min=1e-12)
         self.close(f"{name} (sum)", (numbers[..., 4].reshape(total.shape) / total), torch.ones_like(total))
-        self.largest = self.largest if math.isfinite(self.largest) else math.inf
 
     def finish(self, *files: Golden) -> "Result":
         """Fail on tensors no check read."""
@@ -567,6 +566,7 @@ def sets(root: Path) -> list[str]:
 def not_covered(root: Path) -> list[str]:
     """What lies under a root that this program does not compare."""
     unknown = [f"components/{p.stem}" for p in (root / "components").glob("*.safetensors") if p.stem not in COMPONENTS]
+    unknown += [f"eg3d/{p.name}" for p in root.glob("eg3d/*") if not (p / "config.json").exists()]
     folders = [p.name for p in root.iterdir() if p.is_dir() and p.name not in ("components", "eg3d")]
     return sorted(unknown + folders)
 
@@ -588,7 +588,10 @@ def check(root: Path, name: str, change: Callable[[dict[str, Tensor]], None] | N
 def run(root: Path) -> Iterator[Result]:
     """Compare every set under a root, one after another."""
     for name in sets(root):
-        yield check(root, name)
+        try:
+            yield check(root, name)
+        except Exception as error:  # a set that cannot even be read must not hide the ones after it
+            yield Result(name, failures=[f"could not be compared: {type(error).__name__}: {error}"])
 
 
 def main(arguments: list[str]) -> int:
@@ -608,7 +611,7 @@ def main(arguments: list[str]) -> int:
             print(f"    {failure}")
     for name in not_covered(root):
         print(f"{name:28}{'-':>7}{'-':>16}{'-':>12}  not covered")
-    if not compared:
+    if not compared and not failed:
         print(f"Nothing under {root} could be compared.")
         return 2
     return 1 if failed else 0

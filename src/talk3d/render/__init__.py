@@ -1,0 +1,1 @@
+"""Planes and a camera to a picture: pure functions; decoder and super-resolution are passed in."""
