@@ -317,12 +317,16 @@ def _timed_frames(
 ) -> Iterator[tuple[float, av.VideoFrame]]:
     """Decoded frames with times in seconds after the first frame, strictly rising, from some time before `seek` on."""
     stream = _video_stream(container)
-    zero = _first_frame_time(path, container) or 0.0
-    if seek > 0:
-        # The frame on display at `seek` may have begun earlier; half a second covers any sensible rate.
-        container.seek(max(0, int((zero + seek - 0.5) * av.time_base)))
+    first = _first_frame(path, container).time
+    zero = first or 0.0
     time = -1.0
     try:
+        if seek > 0 and first is not None:
+            # Lands on a key frame before that time, unless the file's index is wrong.
+            container.seek(max(0, int((zero + seek - 0.1) * av.time_base)))
+            landed = next(container.decode(stream), None)
+            late = landed is None or landed.time is None or landed.time - zero > seek
+            container.seek(0 if late else max(0, int((zero + seek - 0.1) * av.time_base)))
         for frame in container.decode(stream):
             stamp = frame.time - zero if frame.time is not None else time + 1 / float(stream.guessed_rate or FPS)
             if stamp > time:

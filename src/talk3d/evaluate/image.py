@@ -1,0 +1,92 @@
+"""How alike two pictures are: PSNR and SSIM, over everything or within a mask.
+
+Pictures are float [F, 3, H, W] in 0..1, masks float [F, H, W] in 0..1; each score is one number per picture, [F].
+
+Source: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004, with its Gaussian
+window of 11 pixels and sigma 1.5, on each colour channel, as scikit-image computes it.
+
+Letters: F frames.
+"""
+
+import math
+
+from jaxtyping import Float
+from torch import Tensor
+
+BEST_PSNR = 100.0
+"""Decibels given for pictures that are equal, whose true value is infinite."""
+
+WINDOW, SIGMA = 11, 1.5
+
+
+def squared_error(
+    picture: Float[Tensor, "frames 3 height width"],
+    truth: Float[Tensor, "frames 3 height width"],
+    mask: Float[Tensor, "frames height width"] | None = None,
+) -> Float[Tensor, "frames"]:
+    """Mean squared error over the mask's pixels and all channels; NaN where a mask is empty."""
+    return masked_mean((picture - truth).square().mean(dim=1), mask)
+
+
+def psnr(
+    picture: Float[Tensor, "frames 3 height width"],
+    truth: Float[Tensor, "frames 3 height width"],
+    mask: Float[Tensor, "frames height width"] | None = None,
+) -> Float[Tensor, "frames"]:
+    """Peak signal-to-noise ratio in decibels for values in 0..1, at most `BEST_PSNR`."""
+    return decibels(squared_error(picture, truth, mask))
+
+
+def decibels(squared: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """PSNR of a mean squared error of values in 0..1."""
+    return (-10 * squared.clamp_min(1e-30).log10()).clamp_max(BEST_PSNR)
+
+
+def ssim(
+    picture: Float[Tensor, "frames 3 height width"],
+    truth: Float[Tensor, "frames 3 height width"],
+    mask: Float[Tensor, "frames height width"] | None = None,
+) -> Float[Tensor, "frames"]:
+    """Mean structural similarity; windows that reach over the border are left out."""
+    return masked_mean(ssim_map(picture, truth), None if mask is None else inner(mask))
+
+
+def inner(mask: Float[Tensor, "frames height width"]) -> Float[Tensor, "frames inner_height inner_width"]:
+    """The part of a mask that `ssim_map` covers."""
+    edge = WINDOW // 2
+    return mask[:, edge:-edge, edge:-edge]
+
+
+def ssim_map(
+    picture: Float[Tensor, "frames 3 height width"], truth: Float[Tensor, "frames 3 height width"]
+) -> Float[Tensor, "frames inner_height inner_width"]:
+    """Structural similarity around each pixel whose window lies inside, mean over channels; 5 pixels less per side."""
+    weights = [math.exp(-0.5 * ((i - WINDOW // 2) / SIGMA) ** 2) for i in range(WINDOW)]
+    weights = [weight / sum(weights) for weight in weights]
+
+    def blur(x: Tensor) -> Tensor:
+        # Shifted copies added in place are ten times faster on a CPU than a convolution with one channel.
+        for axis in (-1, -2):
+            size = x.shape[axis] - WINDOW + 1
+            total = weights[0] * x.narrow(axis, 0, size)
+            for shift in range(1, WINDOW):
+                total.add_(x.narrow(axis, shift, size), alpha=weights[shift])
+            x = total
+        return x
+
+    mean_a, mean_b = blur(picture), blur(truth)
+    var_a, var_b = blur(picture * picture) - mean_a**2, blur(truth * truth) - mean_b**2
+    covariance = blur(picture * truth) - mean_a * mean_b
+    c1, c2 = 0.01**2, 0.03**2
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    structure = (2 * covariance + c2) / (var_a + var_b + c2)
+    return (luminance * structure).mean(dim=1)
+
+
+def masked_mean(
+    values: Float[Tensor, "frames height width"], mask: Float[Tensor, "frames height width"] | None
+) -> Float[Tensor, "frames"]:
+    """Mean of each picture's values, weighted by a mask; NaN where a mask is empty."""
+    if mask is None:
+        return values.mean(dim=(1, 2))
+    return (values * mask).sum(dim=(1, 2)) / mask.sum(dim=(1, 2))  # 0 / 0 is NaN, and says that there was nothing
