@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from . import __version__
 from .errors import ArtifactError, CheckpointError, OutputExistsError
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+
+AnyArtifact = TypeVar("AnyArtifact", bound="Artifact")
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Artifact:
         return self.manifest["consent"]
 
     @classmethod
-    def open(cls, path: Path | str, verify: bool = True) -> Self:
+    def open(cls: type[AnyArtifact], path: Path | str, verify: bool = True) -> AnyArtifact:
         """Open and check an artifact.
 
         Args:
