@@ -21,7 +21,7 @@ SIZE, FPS, RATE = 320, 25, 16000
 
 # Rich in closures, open vowels and rounded lips, with pauses in which the mouth closes.
 TEACH = (
-    "My name is Paula, and nobody ever filmed me. A program made my face, my voice, and every move of my mouth. "
+    "My name is Paul, and nobody ever filmed me. A program made my face, my voice, and every move of my mouth. "
     "Maybe you would rather film your own. Blue moons, five warm apples, a big brown fox: "
     "these words open and close my lips in many ways. Thank you for watching."
 )
@@ -96,21 +96,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--heads", default=None)
     pack = HeadPack(parser.parse_args().heads)
-    sound, phones = synthesise(TEACH, "en-us+f3", 150)
+    sound, phones = synthesise(TEACH, "en-us+m3", 150)
     quiet = np.zeros(RATE // 2, np.float32)
     sound = np.concatenate([quiet, sound, quiet]) * 0.8
     phones = [Phone(p.start + 0.5, p.stop + 0.5, p.viseme) for p in phones]
     frames = int(len(sound) / RATE * FPS)
     print(f"{frames / FPS:.1f} s, {len(phones)} phones")
-    rng = np.random.default_rng(11)
-    paula = HeadParameters(
-        identity=(rng.standard_normal(57) * 0.6).astype(np.float32),
+    rng = np.random.default_rng(24)
+    # A face, skin, brows and eyes that the prior was never trained on.
+    paul = HeadParameters(
+        identity=(rng.standard_normal(57) * 0.45).astype(np.float32),
         skin="young_lightskinned_female3",
         melanin=0.15,
-        lip_tint=0.7,
-        hair="short04",
+        lip_tint=0.5,
+        hair="short02",
         hair_colour=(0.25, 0.15, 0.09),
-        brow="eyebrow004",
+        brow="eyebrow008",
         eye="green",
         shirt=(0.55, 0.15, 0.2),
         light=Light(azimuth=0.45, elevation=0.5),
@@ -118,9 +119,9 @@ def main() -> None:
     script = write_script(phones, frames, FPS, pack, seed=4)
     with VideoWriter(ASSETS / "demo.mp4", (SIZE, SIZE), FPS, RATE, crf=17, overwrite=True) as writer:
         writer.write_audio(sound)
-        for frame in perform(paula, script, pack, Orbit(pivot=(0.0, 0.0, 0.15), focal=2.75), background(SIZE)):
+        for frame in perform(paul, script, pack, Orbit(pivot=(0.0, 0.0, 0.15), focal=2.75), background(SIZE)):
             writer.write(frame.rgb)
-    drive, _ = synthesise(DRIVE, "en-us", 150)
+    drive, _ = synthesise(DRIVE, "en-us+f3", 150)
     soundfile.write(ASSETS / "drive.flac", np.concatenate([quiet, drive, quiet]) * 0.8, RATE)
 
 

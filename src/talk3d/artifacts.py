@@ -126,11 +126,18 @@ class Artifact:
         Raises:
             ArtifactError: the recorded hash differs, so results would silently be wrong.
         """
-        expected = self.parents.get(parent.kind)
-        if expected != parent.hash:
+        parent.require_hash(self.parents.get(parent.kind, ""), self.kind)
+
+    def require_hash(self, expected: str, child: str) -> None:
+        """Refuse to stand in for the artifact that a child (named by its kind) was made from.
+
+        Raises:
+            ArtifactError: this one's hash is not `expected`.
+        """
+        if self.hash != expected:
             raise ArtifactError(
-                f"{self.kind} `{self.root}` was made from another {parent.kind} (recorded {str(expected)[:12]}, "
-                f"given {parent.hash[:12]} at `{parent.root}`). Use the original one, or remake the {self.kind}."
+                f"The {child} was made from another {self.kind} (recorded {expected[:12]}, given {self.hash[:12]} at "
+                f"`{self.root}`). Use the original one, or remake the {child}."
             )
 
 

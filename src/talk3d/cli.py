@@ -101,7 +101,7 @@ def prepare(
             canonical=model.canonical_landmarks,
             orbit=model.profile.orbit,
             resolution=model.profile.image_resolution,
-            prior_hash=model.artifact.hash,
+            prior_hash=model.hash,
             consent=consent,
             progress=report,
             overwrite=overwrite,
@@ -126,16 +126,17 @@ def personalize(
     """
     from .artifacts import refuse_existing
     from .capture.build import Capture
-    from .personalize import subject as person
+    from .capture.frames import working_folder
+    from .personalize.subject import PersonalizeConfig
+    from .personalize.subject import personalize as make
     from .prior.generator import load_prior
 
     refuse_existing(output, overwrite)
     clip = Capture.open(capture)
     model = load_prior(prior or shipped("prior"))
-    config = person.PersonalizeConfig()
-    with _bar("Personalizing") as report, person.working_folder(output) as cache:
-        found = person.personalize(clip, model, config, report, cache)
-        person.save_subject(output, clip, model, found, config, overwrite)
+    config = PersonalizeConfig()
+    with _bar("Personalizing") as report, working_folder(output) as cache:
+        make(clip, model, config, report, cache).save(output, clip, model, config, overwrite)
 
 
 def train(
@@ -159,14 +160,14 @@ def train(
     """
     from .artifacts import refuse_existing
     from .capture.build import Capture
-    from .personalize.subject import load_subject
+    from .prior.subject import load_subject
     from .talker.speak import save_avatar
     from .talker.train import TrainConfig, finish_run, run_folder, train_talker
 
     refuse_existing(output, overwrite)
     person = load_subject(subject)
     clip = Capture.open(capture or person.capture_path)
-    clip.artifact.require_hash(person.capture_hash)
+    clip.require_hash(person.capture_hash, "Subject")
     config = TrainConfig(steps=steps, minutes=minutes if minutes or steps else 15.0)
     run = run_folder(output)
     with _bar("Training") as report:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -246,9 +246,7 @@ class HeadPack:
         key = f"linear {parameters.skin}"
         if key not in self._textures:
             self._textures[key] = _linear(self.texture(f"skin/{parameters.skin}.webp", size))
-        absorption = np.exp(-max(-0.2, parameters.melanin) * np.array([0.45, 0.75, 1.1], np.float32))
-        blood = 1 - 0.08 * parameters.haemoglobin * np.array([0, 1, 1], np.float32)
-        albedo = self._textures[key] * (absorption * blood)
+        albedo = _absorbed(self._textures[key], parameters)
         lips = self.texture("masks/lips.png", size)[..., None] * (0.5 * parameters.lip_tint)
         albedo *= 1 - lips * np.array([0.25, 0.7, 0.6], np.float32)
         hair = _linear(np.array(parameters.hair_colour, np.float32))
@@ -360,9 +358,53 @@ def parameters_from_latent(z: Array, pack: HeadPack) -> HeadParameters:
     )
 
 
-def with_expression(parameters: HeadParameters, expression: dict[str, float], gaze: tuple[float, float]) -> HeadParameters:
-    """The same head with another expression."""
-    return replace(parameters, expression=expression, gaze=gaze)
+class HeadEmbedding:
+    """Head parameters as a vector that a network can read: everything in it acts on the picture nearly linearly.
+
+    Categories are one-hot, a mirrored hairstyle is a style of its own, colours are colours, the light is a vector. Each
+    component is whitened to zero mean and unit deviation over random heads, so that N(0, I) has the same first two moments.
+    """
+
+    def __init__(self, pack: HeadPack):
+        self._pack = pack
+        self._shapes = sorted({name for positive, negative, _ in SLIDERS for name in (positive, negative) if name})
+        self._tones = {skin: _mean_tone(pack, skin) for skin in pack.training("skin")}
+        sample = np.random.default_rng(2024).standard_normal((2000, LATENT_SIZE))
+        raw = np.stack([self._raw(parameters_from_latent(z, pack)) for z in sample])
+        self._mean, self._deviation = raw.mean(0), raw.std(0) + 1e-6
+
+    @property
+    def size(self) -> int:
+        return len(self._mean)
+
+    def __call__(self, parameters: HeadParameters) -> Array:
+        """[size] float32."""
+        return ((self._raw(parameters) - self._mean) / self._deviation).astype(np.float32)
+
+    def _raw(self, parameters: HeadParameters) -> NDArray[np.float64]:
+        pack, light = self._pack, parameters.light
+        style = (parameters.hair or "", parameters.hair_mirrored and parameters.hair is not None)
+        styles = [("", False), *((name, mirrored) for name in pack.training("hair") for mirrored in (False, True))]
+        cos_e = math.cos(light.elevation)
+        towards = [cos_e * math.sin(light.azimuth), math.sin(light.elevation), cos_e * math.cos(light.azimuth)]
+        tone = _absorbed(self._tones[parameters.skin], parameters) ** (1 / 2.2)
+        return np.concatenate(
+            [
+                parameters.identity,
+                [parameters.expression.get(name, 0.0) for name in self._shapes],
+                parameters.gaze,
+                [parameters.skin == name for name in pack.training("skin")],
+                tone,
+                [parameters.lip_tint, parameters.beard],
+                [style == one for one in styles],
+                parameters.hair_colour,
+                [parameters.brow == name for name in pack.training("brows")],
+                [parameters.eye == name for name in pack.training("eyes")],
+                parameters.shirt,
+                [light.key * component for component in towards],
+                [light.key, light.ambient, light.rim, light.warmth],
+            ]
+        ).astype(np.float64)
 
 
 def to_world(positions: Array) -> Array:
@@ -398,6 +440,19 @@ def _hair_colour(melanin: float, red: float, grey: float) -> tuple[float, float,
     colour = colour + min(1.0, red) * (HAIR_RED - colour)
     colour = colour + min(1.0, grey) * (HAIR_GREY - colour)
     return float(colour[0]), float(colour[1]), float(colour[2])
+
+
+def _absorbed(albedo: Array, parameters: HeadParameters) -> Array:
+    """Linear-light albedo [..., 3] behind more melanin and haemoglobin."""
+    absorption = np.exp(-max(-0.2, parameters.melanin) * np.array([0.45, 0.75, 1.1], np.float32))
+    blood = 1 - 0.08 * parameters.haemoglobin * np.array([0, 1, 1], np.float32)
+    return albedo * (absorption * blood)
+
+
+def _mean_tone(pack: HeadPack, skin: str) -> Array:
+    """[3] mean linear-light albedo of a skin's face."""
+    face = _linear(pack.texture(f"skin/{skin}.webp", (1024, 512)))[:, :512]
+    return face[120:400, 130:380].mean((0, 1))
 
 
 def _rotation(yaw: float, pitch: float) -> Array:

@@ -39,7 +39,7 @@ class CameraConfig:
 def refine_cameras(
     generator: Generator,
     planes: Float[Tensor, "1 3 channels height width"],
-    batches: Callable[[], "list[tuple[np.ndarray, Callable[[], Views]]]"],
+    batches: Callable[[], list[tuple[np.ndarray, Callable[[], Views]]]],
     count: int,
     config: CameraConfig,
     progress: Callable[[int, int], None],

@@ -41,7 +41,7 @@ class Batch:
     """B heads, K views each."""
 
     latents: Tensor
-    """[B, 128] float32, N(0, 1)."""
+    """[B, z] float32: the heads' parameters, embedded; zero mean, unit deviation."""
     yaw: Tensor
     """[B, K] radians."""
     pitch: Tensor
@@ -93,21 +93,30 @@ class HeadShards:
 
     Args:
         root: folder of shards.
+        pack: the head pack they were rendered from.
         held_out: read the held-out shards instead of the training ones.
     """
 
-    def __init__(self, root: Path, held_out: bool = False):
+    def __init__(self, root: Path, pack: HeadPack, held_out: bool = False):
+        from ..heads.model import HeadEmbedding
+
         self.root, self.held_out = root, held_out
+        self._pack, self._embed = pack, HeadEmbedding(pack)
         self._shards: list[dict[str, NDArray]] = []
         self._known: set[str] = set()
         self.refresh()
 
     def refresh(self) -> None:
+        from ..heads.model import parameters_from_latent
+
         for folder in sorted(self.root.glob("shard-*")):
             number = int(folder.name.removeprefix("shard-"))
             if folder.name not in self._known and (number < HELD_OUT_SHARDS) == self.held_out:
                 self._known.add(folder.name)
-                self._shards.append({p.stem: np.load(p, mmap_mode="r") for p in folder.glob("*.npy")})
+                shard = {p.stem: np.load(p, mmap_mode="r") for p in folder.glob("*.npy")}
+                heads = [parameters_from_latent(z, self._pack) for z in shard["latents"]]
+                shard["latents"] = np.stack([self._embed(head) for head in heads])
+                self._shards.append(shard)
 
     def __len__(self) -> int:
         """Number of heads."""

@@ -200,7 +200,7 @@ def _build(kind: type[_Config], fields: dict[str, Any]) -> _Config:
 
 MINI = Profile(
     name="mini",
-    z_dim=128,
+    z_dim=143,
     c_dim=0,
     w_dim=256,
     mapping_layers=3,

@@ -17,7 +17,7 @@ from ..losses import l1, structure
 from ..render.rays import Rays, rays_through
 from .generator import Generator, composite
 
-BORDER = 2
+BORDER = 3
 """Raw pixels at a window's border that its enlargement is not judged on: convolutions there miss their surroundings."""
 
 

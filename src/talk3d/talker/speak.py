@@ -21,9 +21,10 @@ from .. import __version__
 from ..artifacts import Avatar as AvatarArtifact
 from ..artifacts import creating
 from ..capture.build import Capture
+from ..capture.frames import warp_plate
 from ..errors import ConfigError, NoAudioError
-from ..personalize.subject import Subject, warp_plate
 from ..prior.generator import Generator, Profile, composite
+from ..prior.subject import Subject
 from ..video import FPS, VideoWriter, read_audio_chunks
 from .audio import RATE, SAMPLES_PER_FRAME, AudioConfig, Loudness, frame_windows
 from .tokens import Conditions, TokenConfig, TokenEncoder

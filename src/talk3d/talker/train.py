@@ -26,12 +26,13 @@ from torch import Tensor
 
 from ..artifacts import load_state, optimizer_tensors, restore_optimizer, save_state
 from ..capture.build import Capture
+from ..capture.frames import PersonFrames
 from ..capture.track import INNER_LIPS, OUTER_LIPS
 from ..errors import CheckpointError
 from ..losses import l2, magnitude
-from ..personalize.subject import PersonFrames, Subject
 from ..prior.generator import Generator
-from ..prior.patch import Windows, picture_losses, render_patch
+from ..prior.patch import BORDER, Windows, picture_losses, render_patch
+from ..prior.subject import Subject
 from .audio import SAMPLES_PER_FRAME, AudioConfig, Loudness, frame_windows
 from .tokens import Conditions, TokenConfig, TokenEncoder
 from .unet import AttentionUNet, UNetConfig
@@ -251,9 +252,9 @@ def train_talker(
         target, background = frames.views(index)
         terms = picture_losses(patch, target, background, windows, config.weights.structure)
         assert patch.final is not None
-        mask = windows.cut(_draw_outlines(outlines[index], target.shape[-1]), 2)
+        mask = windows.cut(_draw_outlines(outlines[index], target.shape[-1]), BORDER)
         losses = {name: config.weights.picture * value.mean() for name, value in terms.items()}
-        losses["mouth"] = config.weights.mouth * l2(patch.final[:, :3], windows.cut(target, 2)[:, :3], mask).mean()
+        losses["mouth"] = config.weights.mouth * l2(patch.final[:, :3], windows.cut(target, BORDER)[:, :3], mask).mean()
         losses["delta"] = config.weights.delta * magnitude(delta).mean()
         heard = encoder.lips(tokens[:, 0] - encoder.kinds[0])
         losses["lips"] = config.weights.lips * F.mse_loss(heard, lip_shapes[where - start])

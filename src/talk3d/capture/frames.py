@@ -1,0 +1,88 @@
+"""A capture's frames as training wants them: decoded once to disk, matted, with the background behind them.
+
+Letters: n frames, S their side, H and W the source's size.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..artifacts import remove_stale_partials
+from .build import Capture
+
+
+@dataclass(frozen=True)
+class PersonFrames:
+    """Consecutive frames of a capture on disk, as the generator would have to draw them; memory holds what is asked for."""
+
+    start: int
+    pictures: np.ndarray
+    """[n, S, S, 3] uint8, memory-mapped."""
+    mattes: np.ndarray
+    """[n, S, S] uint8, memory-mapped: how much of each pixel is the person."""
+    plate: np.ndarray
+    """[H, W, 3] uint8: the background in source pixels."""
+    crops: Float[np.ndarray, "frames 2 3"]
+    """Source pixels to crop pixels, all frames of the capture."""
+
+    @classmethod
+    def cached(cls, capture: Capture, folder: Path, start: int, stop: int) -> PersonFrames:
+        """Decode the frames into `folder` once; later calls find them there."""
+        size, count = capture.resolution, stop - start
+        pictures, mattes = folder / "pictures.npy", folder / "mattes.npy"
+        if not mattes.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            for path, source, shape in (
+                (pictures, capture.frames(start, stop), (count, size, size, 3)),
+                (mattes, capture.person(start, stop), (count, size, size)),
+            ):
+                partial = path.with_suffix(".partial")
+                store = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+                for row, frame in zip(store, source, strict=True):
+                    row[:] = frame
+                store.flush()
+                partial.rename(path)
+        return cls(
+            start, np.load(pictures, mmap_mode="r"), np.load(mattes, mmap_mode="r"), capture.plate(),
+            capture.crop_from_source,
+        )  # fmt: skip
+
+    def views(self, index: np.ndarray) -> tuple[Float[Tensor, "n 4 size size"], Float[Tensor, "n 3 size size"]]:
+        """Premultiplied person with matte, and the background behind it, of the capture's frames `index`; -1..1."""
+        pictures = self.pictures[index - self.start].astype(np.float32) / 255
+        mattes = self.mattes[index - self.start].astype(np.float32)[..., None] / 255
+        target = np.concatenate([pictures * mattes, mattes], -1)
+        size = pictures.shape[1]
+        background = np.stack([warp_plate(self.plate, self.crops[i], size) for i in index]).astype(np.float32) / 255
+        return tuple(torch.from_numpy(x * 2 - 1).permute(0, 3, 1, 2).contiguous() for x in (target, background))  # type: ignore[return-value]
+
+
+def warp_plate(plate: np.ndarray, crop_from_source: Float[np.ndarray, "2 3"], size: int) -> np.ndarray:
+    """The part of the background plate that lies behind a crop: [size, size, 3] uint8."""
+    # OpenCV counts pixels from their centres, we count from the corner of the first one.
+    matrix = crop_from_source.copy()
+    matrix[:, 2] += matrix[:, :2].sum(1) * 0.5 - 0.5
+    return cv2.warpAffine(plate, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+@contextmanager
+def working_folder(output: Path) -> Iterator[Path]:
+    """A hidden folder beside the output for decoded frames, removed at the end whatever happens."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale_partials(output)
+    folder = output.parent / f".{output.name}.{os.getpid()}.frames.partial"
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
