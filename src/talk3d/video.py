@@ -555,7 +555,8 @@ class GrayWriter:
     def __init__(self, path: Path | str, size: tuple[int, int], fps: int = FPS, *, overwrite: bool = False) -> None:
         self._file = _PendingFile(Path(path), ".mkv", overwrite)
         self.size, self.frames = size, 0
-        self._container = av.open(str(self._file.partial), "w", format="matroska")
+        # Without this flag Matroska gets a random number, and equal pictures would give unequal files.
+        self._container = av.open(str(self._file.partial), "w", format="matroska", options={"fflags": "+bitexact"})
         self._stream = self._container.add_stream("ffv1", rate=fps, options={"level": "3"})
         self._stream.width, self._stream.height = size
         self._stream.pix_fmt = "gray"
