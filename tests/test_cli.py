@@ -1,0 +1,157 @@
+"""The command line: help is quick and light, errors are for people."""
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from talk3d import cli, frozen
+from talk3d.errors import ConfigError, Talk3DError
+from talk3d.talker.speak import Camera
+
+COMMANDS = (
+    "", "models install", "models list", "prepare", "personalize", "train", "speak", "evaluate", "demo", "prior train",
+)  # fmt: skip
+HEAVY = ("torch", "numpy", "cv2", "av", "numba", "rich", "scipy")
+RUN = "from talk3d.cli import main; main()"
+
+
+def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python as a user would: a new process, without the tests' runtime checks."""
+    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, check=False
+    )
+
+
+def fails(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Run a command in this process and expect it to end; returns its exit status and what it wrote to stderr."""
+    monkeypatch.setattr(sys, "argv", ["talk3d", *words])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return int(exit_.value.code or 0), err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_appears_at_once(command: str) -> None:
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        result = python(RUN, *command.split(), "--help")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert result.returncode == 0, result.stderr
+        assert "talk3d" in result.stdout
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    # Processor time, not time on the wall: the machine may be busy. Importing torch alone takes more than a second.
+    assert statistics.median(seconds) < 0.3, seconds
+
+
+def test_help_names_every_argument_in_words() -> None:
+    text = " ".join(python(RUN, "speak", "--help").stdout.split())
+    for word in ("AVATAR", "AUDIO", "--output", "-o", "--camera", "--seed", "YAW,PITCH in degrees"):
+        assert word in text
+
+
+def test_nothing_heavy_is_imported_before_a_command_runs() -> None:
+    result = python(f"import sys, talk3d.cli; print([name for name in {HEAVY} if name in sys.modules])")
+    assert result.stdout.strip() == "[]", result.stdout + result.stderr
+
+
+def test_canary_heavy_imports_are_noticed() -> None:
+    result = python(f"import sys, talk3d.cli, numpy; print([name for name in {HEAVY} if name in sys.modules])")
+    assert "numpy" in result.stdout
+
+
+def test_models_list_shows_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TALK3D_CACHE", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["talk3d", "models", "list"])
+    cli.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(frozen.MODELS)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [["models"], ["models", "sell"], ["prior"], ["paint"], []])
+def test_unknown_or_half_a_command_is_a_usage_error(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _ = fails(words, monkeypatch, capsys)
+    assert status == 2
+
+
+def test_errors_are_one_message_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, text = fails(["train", str(tmp_path / "nobody"), "-o", str(tmp_path / "x.talk3d")], monkeypatch, capsys)
+    assert status == 2
+    assert "nobody` does not exist. Make one with `talk3d personalize CAPTURE -o SUBJECT`" in text
+    assert text.startswith("talk3d: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_output_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = tmp_path / "taken.mp4"
+    taken.write_text("precious")
+    status, text = fails(["speak", "no.talk3d", "no.wav", "-o", str(taken)], monkeypatch, capsys)
+    assert status == 2
+    assert "already exists" in text
+    assert "--overwrite" in text
+    assert taken.read_text() == "precious"
+
+
+def test_an_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> list[frozen.ModelStatus]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(frozen, "list_models", interrupted)
+    status, text = fails(["models", "list"], monkeypatch, capsys)
+    assert status == 130
+    assert "Run the same command to go on" in text
+
+
+def test_an_error_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the user's errors are made short; a defect must show where it is."""
+
+    def broken() -> list[frozen.ModelStatus]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(frozen, "list_models", broken)
+    monkeypatch.setattr(sys, "argv", ["talk3d", "models", "list"])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+
+
+@pytest.mark.parametrize("text", ["sideways", "1", "1,2,3", "left,up", "", "91,0", "0,61"])
+def test_an_unknown_camera_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="camera"):
+        Camera.parse(text)
+
+
+def test_cameras_are_given_in_degrees() -> None:
+    assert [Camera.parse(name).kind for name in ("source", "front", "orbit")] == ["source", "front", "orbit"]
+    camera = Camera.parse("20,-5")
+    assert camera.kind == "fixed"
+    assert (camera.yaw, camera.pitch) == pytest.approx((0.349066, -0.0872665), abs=1e-5)
+
+
+def test_an_unknown_camera_ends_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "x.mp4"
+    status, text = fails(["speak", "a.talk3d", "b.wav", "-o", str(output), "--camera", "sideways"], monkeypatch, capsys)
+    assert status == 2
+    assert "`sideways` is no camera. Use source, front, orbit, or YAW,PITCH" in text
+
+
+def test_errors_share_a_base() -> None:
+    assert issubclass(ConfigError, Talk3DError)
