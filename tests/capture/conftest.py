@@ -1,10 +1,11 @@
 """Films of a synthetic head, for whoever has the reference data and the face models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from talk3d import frozen
 from talk3d.video import VideoWriter, read_audio, read_frames
@@ -76,3 +77,12 @@ def make_film(tmp_path: Path) -> MakeFilm:
         return path
 
     return make
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """Small tensors on a busy machine: waiting for a second thread costs more than it brings."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

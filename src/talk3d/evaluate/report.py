@@ -283,9 +283,9 @@ def _span(
             f"scores say nothing about new speech. Make the result from the test part, frames {capture.test[0]}.."
             f"{capture.test[1] - 1}."
         )
-    if not claims:
-        notes.append("The result does not say what it shows; it was taken to show these frames.")
-    return (start, stop), True, notes
+    if claimed is None:
+        notes.append("The result does not say which frames it shows; it was taken to show these.")
+    return (start, stop), claimed is not None, notes
 
 
 def _mean_frame(capture: Capture, count: int) -> Frames:

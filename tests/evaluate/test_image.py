@@ -1,0 +1,78 @@
+"""Image scores against scikit-image, and against what any likeness must obey."""
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from talk3d.evaluate.image import BEST_PSNR, psnr, squared_error, ssim, ssim_map
+
+
+@pytest.fixture
+def pair() -> tuple[np.ndarray, np.ndarray]:
+    """A smooth picture and a noisy copy, float64 [60, 70, 3] in 0..1."""
+    rng = np.random.default_rng(0)
+    x, y = np.meshgrid(np.linspace(0, 3, 70), np.linspace(0, 2, 60))
+    picture = np.stack([np.sin(x + y), np.cos(x * y), np.sin(3 * x) * y / 2], axis=-1) / 2 + 0.5
+    return picture.clip(0, 1), (picture + rng.normal(0, 0.08, picture.shape)).clip(0, 1)
+
+
+def tensor(picture: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(picture).permute(2, 0, 1)[None]
+
+
+def test_agreement_with_scikit_image(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    a, b = pair
+    assert psnr(tensor(b), tensor(a)).item() == pytest.approx(peak_signal_noise_ratio(a, b, data_range=1), abs=1e-9)
+    settings = {"channel_axis": -1, "data_range": 1.0, "gaussian_weights": True, "use_sample_covariance": False}
+    expected, full = structural_similarity(a, b, full=True, **settings)
+    assert ssim(tensor(b), tensor(a)).item() == pytest.approx(expected, abs=1e-9)
+    assert np.allclose(ssim_map(tensor(b), tensor(a))[0].numpy(), full.mean(axis=-1)[5:-5, 5:-5], atol=1e-9)
+
+
+def test_single_precision_is_enough(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    a, b = map(tensor, pair)
+    assert ssim(b.float(), a.float()).item() == pytest.approx(ssim(b, a).item(), abs=1e-5)
+
+
+def test_equal_pictures_score_perfectly(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    a = tensor(pair[0])
+    assert psnr(a, a).item() == BEST_PSNR
+    assert ssim(a, a).item() == pytest.approx(1)
+
+
+def test_more_noise_is_always_worse(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    a = tensor(pair[0])
+    noise = torch.randn(a.shape, dtype=a.dtype)
+    pictures = [a + level * noise for level in (0.01, 0.03, 0.1, 0.3)]
+    for score in (psnr, ssim):
+        values = [score(picture, a).item() for picture in pictures]
+        assert values == sorted(values, reverse=True)
+        assert values[0] > values[-1] * 1.5
+
+
+def test_only_the_mask_counts(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    a, b = map(tensor, pair)
+    mask = torch.zeros(1, 60, 70, dtype=a.dtype)
+    mask[:, 20:40, 25:50] = 1
+    mixed = torch.where(mask[:, None] > 0, b, a)
+    assert squared_error(mixed, a, mask).item() == pytest.approx(squared_error(b, a, mask).item())
+    assert squared_error(mixed, a, 1 - mask).item() == 0
+    ruined = torch.where(mask[:, None] > 0, a, torch.zeros_like(a))
+    assert psnr(ruined, a, mask).item() == BEST_PSNR
+    core = torch.zeros_like(mask)
+    core[:, 28:32, 33:42] = 1  # five pixels and more away from what was ruined
+    assert ssim(ruined, a, core).item() == pytest.approx(1)
+    assert ssim(ruined, a).item() < 0.9
+    assert psnr(b, a, torch.ones_like(mask)).item() == pytest.approx(psnr(b, a).item())
+
+
+def test_an_empty_mask_is_not_a_number(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    a, b = map(tensor, pair)
+    assert psnr(b, a, torch.zeros(1, 60, 70, dtype=a.dtype)).isnan().all()
+
+
+def test_pictures_of_a_batch_do_not_mix(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    a, b = map(tensor, pair)
+    both = ssim(torch.cat([a, b]), torch.cat([a, a]))
+    assert both.tolist() == pytest.approx([1.0, ssim(b, a).item()])

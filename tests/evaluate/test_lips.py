@@ -1,0 +1,91 @@
+"""Lip scores: planted lags, distances known by construction, and laws."""
+
+import numpy as np
+import pytest
+
+from talk3d.evaluate.lips import FACE, MOUTH, best_lag, correlation, landmark_distance
+
+
+@pytest.fixture
+def speech() -> np.ndarray:
+    """A curve that moves like lips do, 200 frames."""
+    rng = np.random.default_rng(0)
+    return np.convolve(rng.normal(size=220), [0.2, 0.6, 0.8, 0.6, 0.2], "same")[:200]
+
+
+@pytest.fixture
+def faces() -> np.ndarray:
+    return np.random.default_rng(1).uniform(0, 256, (12, 468, 2))
+
+
+@pytest.mark.parametrize("planted", [-10, -3, 0, 1, 7, 10])
+def test_a_planted_lag_is_found(speech: np.ndarray, planted: int) -> None:
+    """Late by `planted` frames: what the truth does now, the result does then."""
+    noise = 0.2 * np.random.default_rng(2).normal(size=200)
+    found = best_lag(np.roll(speech, planted) + noise, speech)
+    assert found.frames == planted
+    assert found.correlation.value is not None
+    assert found.correlation.value > 0.9
+    assert found.correlation.frames == 180
+
+
+def test_correlation_ignores_scale_and_offset(speech: np.ndarray) -> None:
+    assert correlation(3 * speech + 5, speech).value == pytest.approx(1)
+    assert correlation(-speech, speech).value == pytest.approx(-1)
+    unrelated = correlation(np.random.default_rng(3).normal(size=200), speech).value
+    assert unrelated is not None
+    assert abs(unrelated) < 0.25
+
+
+def test_correlation_agrees_with_numpy_on_known_frames(speech: np.ndarray) -> None:
+    other = speech + np.random.default_rng(4).normal(size=200)
+    holes = other.copy()
+    holes[50:80] = np.nan
+    kept = np.r_[0:50, 80:200]
+    score = correlation(holes, speech)
+    assert score.frames == 170
+    assert score.value == pytest.approx(np.corrcoef(other[kept], speech[kept])[0, 1])
+
+
+def test_what_never_moves_has_no_correlation(speech: np.ndarray) -> None:
+    assert correlation(np.ones(200), speech).value is None
+    assert correlation(speech[:5], speech[:5]).value is None
+    still = best_lag(np.ones(200), speech)
+    assert (still.frames, still.correlation.value) == (None, None)
+    assert best_lag(speech[:25], speech[:25]).frames is None
+
+
+def test_equal_faces_have_no_distance(faces: np.ndarray) -> None:
+    for points in (MOUTH, FACE):
+        assert landmark_distance(faces, faces, points).value == 0
+
+
+def test_head_position_does_not_count_but_shape_does(faces: np.ndarray) -> None:
+    moved = landmark_distance(faces + np.array([30.0, -20.0]), faces).value
+    assert moved == pytest.approx(0, abs=1e-9)
+    grown = faces * 1.1
+    centred = faces[:, list(MOUTH)] - faces[:, list(MOUTH)].mean(axis=1, keepdims=True)
+    expected = 0.1 * np.linalg.norm(centred, axis=-1).mean()
+    assert landmark_distance(grown, faces).value == pytest.approx(expected)
+
+
+def test_the_relative_distance_does_not_depend_on_the_picture_size(faces: np.ndarray) -> None:
+    noisy = faces + np.random.default_rng(5).normal(0, 2, faces.shape)
+    one, two = (landmark_distance(k * noisy, k * faces, relative=True).value for k in (1, 2))
+    assert one == pytest.approx(two)
+    assert landmark_distance(2 * noisy, 2 * faces).value == pytest.approx(2 * landmark_distance(noisy, faces).value)
+
+
+def test_frames_without_a_face_are_left_out_and_counted(faces: np.ndarray) -> None:
+    lost = faces + 1.0
+    lost[3:6] = np.nan
+    score = landmark_distance(lost, faces)
+    assert score.frames == 9
+    assert score.value == pytest.approx(0, abs=1e-9)
+    assert landmark_distance(np.full_like(faces, np.nan), faces).value is None
+
+
+def test_more_noise_is_always_worse(faces: np.ndarray) -> None:
+    noise = np.random.default_rng(6).normal(size=faces.shape)
+    values = [landmark_distance(faces + level * noise, faces).value for level in (0.5, 1, 2, 4)]
+    assert values == sorted(values)

@@ -1,0 +1,234 @@
+"""The whole report: the truth itself scores perfectly, damage costs, and meaningless scores are refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import rich.console
+
+from talk3d import frozen
+from talk3d.camera import Orbit
+from talk3d.capture.build import Capture, prepare
+from talk3d.capture.track import track
+from talk3d.errors import MediaError, OutputExistsError, ScoringError
+from talk3d.evaluate.report import as_table, evaluate
+from talk3d.video import VideoWriter, read_audio, read_frames
+
+SIDE = 128
+
+
+@pytest.fixture(scope="module")
+def source(shared: Path) -> Path:
+    if not all(status.installed for status in frozen.list_models()):
+        pytest.skip(f"the face models are not installed; `{frozen.INSTALL_COMMAND}` puts them in the cache")
+    return shared / "data/synthetic/A/A.mp4"
+
+
+@pytest.fixture(scope="module")
+def capture(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Capture:
+    """Eleven seconds, so that the test part is one; posed with a flat stand-in for canonical landmarks."""
+    folder = tmp_path_factory.mktemp("capture")
+    film = folder / "film.mp4"
+    with VideoWriter(film, (256, 256), audio_rate=16000, preset="ultrafast") as writer:
+        writer.write_audio(read_audio(source)[: 440 * 640])
+        for frame in read_frames(source, stop=440):
+            writer.write(frame)
+    first = track(read_frames(source, stop=1)).landmarks[0] / 256 - 0.5
+    canonical = np.column_stack([0.75 * first[:, 0], -0.75 * first[:, 1], 0.25 - 2 * (first**2).sum(axis=1)])
+    return prepare(
+        film,
+        folder / "capture",
+        canonical=canonical.astype(np.float64),
+        orbit=Orbit(),
+        resolution=SIDE,
+        prior_hash="cd" * 32,
+        consent="synthetic",
+    )
+
+
+Film = Callable[..., Path]
+
+
+@pytest.fixture
+def film(capture: Capture, tmp_path: Path) -> Film:
+    """Write test frames, changed by `change`, as a result that makes `claims`."""
+
+    def make(
+        change: Callable[[np.ndarray], np.ndarray] = lambda frame: frame,
+        shift: int = 0,
+        name: str = "result.mp4",
+        side: int = SIDE,
+        span: tuple[int, int] | None = None,
+        **claims: object,
+    ) -> Path:
+        start, stop = span or capture.test
+        said = {"avatar": "x", "capture": capture.hash, "protocol": "paper", "frames": [start, stop], "split": "test"}
+        metadata = {"talk3d": {k: v for k, v in (said | claims).items() if v is not None}}
+        path = tmp_path / name
+        with VideoWriter(path, (side, side), metadata=metadata, crf=0, full_colour=True, preset="ultrafast") as writer:
+            for frame in capture.frames(start - shift, stop - shift):
+                writer.write(cv2.resize(change(frame), (side, side), interpolation=cv2.INTER_CUBIC))
+        return path
+
+    return make
+
+
+def test_the_truth_scores_perfectly_and_beats_the_baselines(capture: Capture, film: Film, tmp_path: Path) -> None:
+    report = evaluate(film(), capture.root, tmp_path / "report")
+    assert list(report.rows) == ["result", "mean training frame", "nearest training pose"]
+    assert (report.frames, report.checked, report.protocol, report.notes) == (capture.test, True, "paper", [])
+    count = 40
+    best = report.rows["result"]
+    # Colour conversion costs one level here and there, no more.
+    assert best.psnr.value > 46
+    assert best.ssim.value > 0.99
+    assert best.mouth_opening.value > 0.99
+    assert best.mouth_lag.frames == 0
+    assert best.mouth_distance.value < 0.3
+    assert best.sharpness.value == pytest.approx(1, abs=0.05)
+    for name in ("psnr", "psnr_face", "ssim_mouth", "mouth_distance", "mouth_opening", "eye_opening", "face_found"):
+        assert getattr(best, name).frames == count, name
+    assert best.mouth_lag.correlation.frames == count - 20
+    for name in ("mean training frame", "nearest training pose"):
+        row = report.rows[name]
+        assert row.psnr.value < best.psnr.value - 10
+        assert row.psnr_mouth.value < best.psnr_mouth.value - 10
+        assert row.mouth_distance.value > 3 * best.mouth_distance.value
+        assert row.psnr.frames == count
+    assert report.rows["mean training frame"].sharpness.value < 0.8
+    stored = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert stored["rows"]["result"]["psnr"] == {"value": best.psnr.value, "frames": count}
+    assert stored["frames"] == list(capture.test)
+    sheet = cv2.imread(str(tmp_path / "report" / "sheet.png"))
+    assert sheet.shape == (5 * SIDE, 6 * SIDE, 3)
+    console = rich.console.Console(width=160, record=True)
+    console.print(as_table(report))
+    shown = console.export_text()
+    assert "mouth opening" in shown
+    assert f"{best.psnr.value:.3f}" in shown
+
+
+def test_damage_costs(capture: Capture, film: Film, tmp_path: Path) -> None:
+    def blur(sigma: float) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda frame: cv2.GaussianBlur(frame, (0, 0), sigma)
+
+    rows = []
+    for number, sigma in enumerate((0.4, 0.8, 1.6)):
+        result = film(blur(sigma), name=f"{number}.mp4")
+        rows.append(evaluate(result, capture.root, tmp_path / f"r{number}", baselines=False).rows["result"])
+    for name in ("psnr", "psnr_face", "psnr_mouth", "ssim", "ssim_face", "ssim_mouth", "sharpness"):
+        values = [getattr(row, name).value for row in rows]
+        assert values == sorted(values, reverse=True), name
+        assert values[0] > values[-1], name
+
+
+def test_a_late_result_is_found_out(capture: Capture, film: Film, tmp_path: Path) -> None:
+    row = evaluate(film(shift=2), capture.root, tmp_path / "report", baselines=False).rows["result"]
+    assert row.mouth_lag.frames == 2
+    assert row.mouth_lag.correlation.value > 0.98
+    assert row.mouth_opening.value < 0.9
+
+
+def test_what_is_outside_the_face_does_not_count_there(capture: Capture, film: Film, tmp_path: Path) -> None:
+    def spoil(frame: np.ndarray) -> np.ndarray:
+        spoilt = frame.copy()
+        spoilt[:20, :20] = 255 - spoilt[:20, :20]
+        return spoilt
+
+    row = evaluate(film(spoil), capture.root, tmp_path / "report", baselines=False).rows["result"]
+    assert row.psnr.value < 30
+    assert row.psnr_face.value > 45
+    assert row.psnr_mouth.value > 45
+
+
+def test_a_result_without_a_face_is_said_so(capture: Capture, film: Film, tmp_path: Path) -> None:
+    row = evaluate(film(lambda frame: frame // 64 * 0 + 90), capture.root, tmp_path / "r", baselines=False).rows[
+        "result"
+    ]
+    assert row.face_found.value == 0
+    assert row.mouth_opening.value is None
+    assert row.mouth_distance.frames == 0
+    assert row.psnr.frames == 40
+
+
+def test_a_plain_video_as_truth(capture: Capture, film: Film, tmp_path: Path) -> None:
+    truth = film(name="truth.mp4")
+    report = evaluate(film(name="result.mp4"), truth, tmp_path / "report")
+    assert list(report.rows) == ["result"]
+    assert report.frames == (0, 40)
+    assert report.rows["result"].psnr.value > 45
+    assert "plain video" in report.notes[0]
+    unknown = film(name="foreign.mp4", split=None, frames=None, capture=None)
+    assert not evaluate(unknown, truth, tmp_path / "again").checked
+
+
+def test_another_size_is_resized_and_said(capture: Capture, film: Film, tmp_path: Path) -> None:
+    report = evaluate(film(side=2 * SIDE), capture.root, tmp_path / "report", baselines=False)
+    assert report.resized
+    assert "256x256 and was resized to 128x128" in report.notes[0]
+    assert report.rows["result"].psnr.value > 33
+
+
+def test_a_shorter_result_is_scored_on_what_it_has(capture: Capture, film: Film, tmp_path: Path) -> None:
+    start, _ = capture.test
+    result = film(span=(start, start + 25), frames=list(capture.test))
+    report = evaluate(result, capture.root, tmp_path / "report", baselines=False)
+    assert report.frames == (start, start + 25)
+    assert report.rows["result"].psnr.frames == 25
+    assert "25 frames" in report.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("claims", "message"),
+    [
+        ({"frames": [390, 430]}, "overlap the training frames 0..399"),
+        ({"frames": [0, 40], "split": None}, "overlap the training frames"),
+        ({"split": "train"}, "trained on"),
+        ({"capture": "ef" * 32}, "belongs to capture efefefef"),
+        ({"frames": [420, 460]}, "do not exist"),
+    ],
+)
+def test_meaningless_scores_are_refused(
+    capture: Capture, film: Film, tmp_path: Path, claims: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ScoringError, match=message):
+        evaluate(film(**claims), capture.root, tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
+def test_contradictions_are_refused(capture: Capture, film: Film, tmp_path: Path) -> None:
+    with pytest.raises(ScoringError, match="asked for"):
+        evaluate(film(), capture.root, tmp_path / "report", frames=(401, 430))
+    with pytest.raises(ScoringError, match="neither a video nor a readable Capture"):
+        evaluate(film(name="other.mp4"), tmp_path, tmp_path / "report")
+
+
+def test_a_foreign_result_is_taken_for_the_test_part(capture: Capture, film: Film, tmp_path: Path) -> None:
+    foreign = film(capture=None, frames=None, split=None, avatar=None, protocol=None)
+    report = evaluate(foreign, capture.root, tmp_path / "report", baselines=False)
+    assert report.frames == capture.test
+    assert not report.checked
+    assert report.protocol == "unknown"
+    assert "does not say" in report.notes[0]
+
+
+def test_files_that_cannot_be_read(capture: Capture, tmp_path: Path) -> None:
+    with pytest.raises(MediaError):
+        evaluate(tmp_path / "missing.mp4", capture.root, tmp_path / "report")
+
+
+def test_an_existing_report_is_kept_unless_asked(capture: Capture, film: Film, tmp_path: Path) -> None:
+    result = film()
+    evaluate(result, capture.root, tmp_path / "report", baselines=False)
+    with pytest.raises(OutputExistsError):
+        evaluate(result, capture.root, tmp_path / "report", baselines=False)
+    evaluate(result, capture.root, tmp_path / "report", baselines=False, overwrite=True)
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("precious")
+    with pytest.raises(ScoringError, match="holds no report"):
+        evaluate(result, capture.root, precious, overwrite=True)
+    assert (precious / "thesis.txt").read_text() == "precious"
