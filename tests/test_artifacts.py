@@ -45,6 +45,12 @@ def make(cls: type[Artifact], path: Path, *, zipped: bool = False, **config: obj
     return cls.open(path)
 
 
+def fail_to_make(cls: type[Artifact], path: Path) -> None:
+    with creating(cls, path, overwrite=path.exists()) as draft:
+        draft.write_json("notes.json", 1)
+        raise RuntimeError("disk on fire")
+
+
 def edit_manifest(path: Path, **changes: object) -> None:
     manifest = json.loads((path / MANIFEST).read_text())
     (path / MANIFEST).write_text(json.dumps(manifest | changes))
@@ -98,17 +104,15 @@ def test_the_hash_depends_on_kind_content_config_and_parents(tmp_path: Path) -> 
 
 
 def test_an_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="disk on fire"), creating(Prior, tmp_path / "p") as draft:
-        draft.write_json("notes.json", 1)
-        raise RuntimeError("disk on fire")
+    with pytest.raises(RuntimeError, match="disk on fire"):
+        fail_to_make(Prior, tmp_path / "p")
     assert names(tmp_path) == []
 
 
 def test_an_error_while_replacing_keeps_the_old_one(tmp_path: Path) -> None:
     old = make(Prior, tmp_path / "p")
-    with pytest.raises(RuntimeError), creating(Prior, tmp_path / "p", overwrite=True) as draft:
-        draft.write_json("notes.json", 1)
-        raise RuntimeError
+    with pytest.raises(RuntimeError, match="disk on fire"):
+        fail_to_make(Prior, tmp_path / "p")
     assert Prior.open(tmp_path / "p").hash == old.hash
     assert names(tmp_path) == ["p"]
 
