@@ -170,7 +170,9 @@ def prepare(
             draft.folder, video, frame_numbers, crops, crop_landmarks, plate, segment, resolution, say
         )
         say("writing sound", 0.0)
-        _write_sound(draft.folder / "audio.flac", sound_file, takes)
+        loudness = _write_sound(draft.folder / "audio.flac", sound_file, takes)
+        train = slice(*split["train"])
+        lag = sound_lag(curves["lip_gap"][train], loudness[train])
         cv2.imwrite(str(draft.folder / "plate.png"), plate.image[..., ::-1])
         cv2.imwrite(str(draft.folder / "plate_seen.png"), plate.seen.astype(np.uint8) * 255)
         arrays = {
@@ -197,7 +199,8 @@ def prepare(
         }
         draft.parents = {"Prior": prior_hash}
         draft.consent = consent
-        draft.write_json("report.json", _report(arrays, draft.config, plate, sound, sharpness, len(tracked.confidence)))
+        report = _report(arrays, draft.config, plate, sound, sharpness, lag, len(tracked.confidence))
+        draft.write_json("report.json", report)
         say("done", 1.0)
     return Capture.open(output)
 
@@ -460,8 +463,11 @@ def draw_overview(
     return drawn
 
 
-def _write_sound(path: Path, source: Path, takes: Sequence[Sequence[int]]) -> None:
-    """The takes' sound, 16 kHz mono FLAC, exactly as long as their frames; silence where the source ends early."""
+def _write_sound(path: Path, source: Path, takes: Sequence[Sequence[int]]) -> np.ndarray:
+    """The takes' sound, 16 kHz mono FLAC, exactly as long as their frames; silence where the source ends early.
+
+    Returns each frame's root mean square.
+    """
     import soundfile
 
     with soundfile.SoundFile(path, "w", AUDIO_RATE, 1, subtype="PCM_16") as sink:
@@ -476,6 +482,26 @@ def _write_sound(path: Path, source: Path, takes: Sequence[Sequence[int]]) -> No
             position += len(chunk)
         for start, stop in pending:
             sink.write(np.zeros(stop - start, np.float32))
+    with soundfile.SoundFile(path) as written:
+        blocks = written.blocks(SAMPLES_PER_FRAME, dtype="float32")
+        return np.array([float(np.sqrt(np.mean(block**2))) for block in blocks])
+
+
+def sound_lag(lip_gap: Float[np.ndarray, "frames"], loudness: Float[np.ndarray, "frames"], most: int = 10) -> int:
+    """By how many frames the sound seems to come late (positive) or early, from lips and loudness alone; 0 if unsure.
+
+    Lips open with loud vowels, roughly, and some people open them ahead of time; so only a clear gain over no shift
+    counts, and the number is good to a few frames.
+    """
+    frames = len(lip_gap)
+    level = np.log(loudness + 1e-3)
+    if frames < 4 * most or np.ptp(lip_gap) < 1e-9 or np.ptp(level) < 1e-9:
+        return 0
+    lips = lip_gap[most : frames - most]
+    shifts = range(-most, most + 1)
+    agreement = {lag: np.corrcoef(lips, level[most + lag : frames - most + lag])[0, 1] for lag in shifts}
+    best = max(agreement, key=lambda lag: agreement[lag])
+    return best if agreement[best] > agreement[0] + 0.15 else 0
 
 
 def _report(
@@ -484,6 +510,7 @@ def _report(
     plate: Plate,
     sound: _Sound,
     sharpness: np.ndarray,
+    lag: int,
     decoded: int,
 ) -> dict[str, Any]:
     """What a person should know about the recording, with advice in `warnings`."""
@@ -514,6 +541,9 @@ def _report(
         warnings.append("The background moves; its still picture will not match. Record in front of a still one.")
     if sound.seconds < 0.98 * decoded / FPS:
         warnings.append(f"The sound lasts {sound.seconds:.1f} s of {decoded / FPS:.1f} s; the rest is silence.")
+    if abs(lag) >= 4:
+        side = "late" if lag > 0 else "early"
+        warnings.append(f"The sound seems to come about {abs(lag)} frames {side}; check it against the lips.")
     if sound.peak < 0.03:
         warnings.append("The sound is very quiet; check the microphone.")
 
@@ -532,7 +562,7 @@ def _report(
         "pose_residual": spread(arrays["residual"]),
         "sharpness": spread(sharpness),
         "background": {"seen_part": round(float(plate.seen.mean()), 4), "motion": round(plate.motion, 3)},
-        "sound": {**asdict(sound)},
+        "sound": {**asdict(sound), "lag_frames": lag},
         "quantiles": [0.0, 0.05, 0.5, 0.95, 1.0],
         "warnings": warnings,
     }
