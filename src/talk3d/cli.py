@@ -70,7 +70,8 @@ def models_list() -> None:
     from . import frozen
 
     for status in frozen.list_models():
-        print(status)
+        state = status.path if status.installed else "not installed"
+        print(f"{status.model.name:28} {status.model.purpose:40} {status.model.licence:10} {state}")
 
 
 def prepare(
@@ -225,11 +226,13 @@ def evaluate(
         output: folder for the report.
         overwrite: replace an existing report.
     """
+    import rich
+
     from .evaluate import report as reports
 
     with _bar("Evaluating") as report:
         scores = reports.evaluate(result, truth, output, progress=report, overwrite=overwrite)
-    reports.print_table(scores)
+    rich.print(reports.as_table(scores))
 
 
 def demo(output: Output = Path("out/demo"), minutes: float = 4.0) -> None:
@@ -239,11 +242,15 @@ def demo(output: Output = Path("out/demo"), minutes: float = 4.0) -> None:
         output: folder for everything the demo makes.
         minutes: training time of the talker.
     """
+    import rich
+
     from .demo import run_demo
+    from .evaluate.report import as_table
 
     with _bar("Demo") as report:
-        summary = run_demo(output, minutes, report)
-    print(summary)
+        scores = run_demo(output, minutes, report)
+    rich.print(as_table(scores))
+    print(f"The film is {output / 'demo.mp4'}, its contact sheet {output / 'contact-sheet.png'}.")
 
 
 def prior_train(

@@ -17,7 +17,6 @@ from torch import Tensor
 from ..prior.generator import Generator
 from ..prior.patch import Windows, picture_losses, render_patch
 
-PATCH = 32
 MAPPING_SAMPLES = 2000
 
 
@@ -105,9 +104,10 @@ def invert(generator: Generator, views: Views, config: InvertConfig, progress: C
         noise = torch.from_numpy(rng.standard_normal(len(average))).float()
         noise = noise * (spread * 0.05 * max(0.0, 1 - t / 0.75) ** 2)
         ws = (w + noise + offsets)[:, None].expand(-1, profile.num_ws, -1)
-        windows = Windows.random(frames, PATCH, profile.neural_resolution, rng)
+        windows = Windows.random(frames, profile.neural_resolution, rng)
         cameras = profile.orbit.pose(views.yaw + angles[0], views.pitch + angles[1])
-        patch = render_patch(generator, generator.planes(ws), ws, cameras, windows, rng)
+        # Enlarging costs as much as rendering and matters for detail only: it joins in for the last third.
+        patch = render_patch(generator, generator.planes(ws), ws, cameras, windows, rng, superres=t >= 2 / 3)
         terms = picture_losses(patch, views.target, views.background, windows, config.structure_weight)
         loss = torch.stack([value.mean() for value in terms.values()]).sum()
         loss = loss + config.offset_weight * (offsets / spread).square().mean()

@@ -16,7 +16,7 @@ import torch
 from ..losses import l1
 from ..prior.generator import Generator
 from ..prior.patch import Windows, picture_losses, render_patch
-from .invert import PATCH, Inversion, Views, w_statistics
+from .invert import Inversion, Views, w_statistics
 
 BALL_YAW = 1.0
 BALL_PITCH = 0.35
@@ -61,7 +61,7 @@ def tune(
             group["lr"] = config.learning_rate * min(1.0, (1 - step / config.steps) / 0.5)
         chosen = rng.permutation(len(views))[: config.frames_per_step]
         batch, ws = views[chosen], ws_all[torch.from_numpy(chosen)]
-        windows = Windows.random(len(chosen), PATCH, profile.neural_resolution, rng)
+        windows = Windows.random(len(chosen), profile.neural_resolution, rng)
         index = torch.from_numpy(chosen)
         cameras = profile.orbit.pose(inversion.yaw[index], inversion.pitch[index])
         patch = render_patch(tuned, tuned.planes(ws), ws, cameras, windows, rng)
@@ -94,7 +94,7 @@ def _ball(
     yaw = torch.tensor([rng.uniform(-BALL_YAW, BALL_YAW)]).float()
     pitch = torch.tensor([rng.uniform(-BALL_PITCH, BALL_PITCH)]).float()
     cameras = profile.orbit.pose(yaw, pitch)
-    windows = Windows.random(1, PATCH, profile.neural_resolution, rng)
+    windows = Windows.random(1, profile.neural_resolution, rng)
     seed = int(rng.integers(2**32))
     with torch.no_grad():
         before = render_patch(

@@ -42,8 +42,6 @@ class PretrainConfig:
     """Heads per step."""
     views: int = 1
     """Views of each head per step."""
-    patch: int = 32
-    """Side of the square of rays per picture."""
     learning_rate: float = 5e-3
     mapping_rate: float = 4.0
     """Factor on the learning rate of the mapping network, whose equalised layers otherwise move ten times too slowly."""
@@ -199,7 +197,7 @@ def _losses(
     ws = ws.float().repeat_interleave(views, 0)
 
     images = batch.images.flatten(0, 1).float() / 127.5 - 1  # [N, 4, H, H]
-    windows = Windows.random(len(images), config.patch, profile.neural_resolution, rng)
+    windows = Windows.random(len(images), profile.neural_resolution, rng)
     cameras = profile.orbit.pose(batch.yaw.flatten(), batch.pitch.flatten())
     patch = render_patch(
         generator, planes, ws, cameras, windows, rng, superres=superres, bfloat16=config.bfloat16

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..losses import l1, structure
@@ -31,17 +31,25 @@ class Windows:
     size: int
 
     @classmethod
-    def random(cls, count: int, side: int, size: int, rng: np.random.Generator) -> Windows:
-        """Anywhere, uniformly. With a window of half the side, the middle of the picture is in all of them."""
+    def random(cls, count: int, size: int, rng: np.random.Generator) -> Windows:
+        """Half as wide as the picture and anywhere in it, so that its middle is in all of them."""
+        side = size // 2
         top, left = rng.integers(0, size - side + 1, (2, count))
         return cls(top, left, side, size)
 
     @classmethod
-    def around(cls, centres: Float[np.ndarray, "pictures 2"], side: int, size: int, rng: np.random.Generator) -> Windows:
-        """Around points (x, y in 0..1) with a random shift of up to an eighth of the window, kept inside the picture."""
+    def around(cls, centres: Float[np.ndarray, "pictures 2"], size: int, rng: np.random.Generator) -> Windows:
+        """Half as wide as the picture, around points (x, y in 0..1) but for a small random shift, kept inside it."""
+        side = size // 2
         shift = rng.uniform(-side / 8, side / 8, centres.shape)
         corner = np.clip(np.round(centres * size - side / 2 + shift), 0, size - side).astype(np.int64)
         return cls(corner[:, 1], corner[:, 0], side, size)
+
+    def where(self, mine: Bool[np.ndarray, " pictures"], other: Windows) -> Windows:
+        """These windows for some pictures, the other ones for the rest."""
+        return Windows(
+            np.where(mine, self.top, other.top), np.where(mine, self.left, other.left), self.side, self.size
+        )
 
     def positions(self) -> Float[Tensor, "pictures rays 2"]:
         """Centres of the windows' pixels, (x, y) in 0..1, row by row."""

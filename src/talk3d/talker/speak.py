@@ -327,7 +327,7 @@ def speak(
         start, stop = drive.test
         metadata["talk3d"] |= {"frames": [start, stop], "split": "test"}
         whole = drive.audio()
-        gain = Loudness.of([whole[: drive.train[1] * SAMPLES_PER_FRAME]]).gain
+        gain = Loudness.of([whole[drive.train[0] * SAMPLES_PER_FRAME : drive.train[1] * SAMPLES_PER_FRAME]]).gain
         all_windows = torch.cat(list(frame_windows([whole], gain, speaker.audio)))
         heard = audio_neighbourhood(all_windows, torch.arange(start, stop), speaker.encoder.config.windows)
         blocks = iter(heard.split(BATCH))

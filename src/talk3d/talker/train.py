@@ -65,8 +65,6 @@ class TrainConfig:
     minutes: float | None = 15.0
     """...or after so many minutes of training time, whichever comes first."""
     frames_per_step: int = 4
-    patch: int = 32
-    """Side of the window of rays drawn of each frame."""
     learning_rate: float = 1e-3
     superres_from: float = 0.4
     """Part of the training after which super-resolution is tuned along."""
@@ -126,35 +124,33 @@ def audio_neighbourhood(
 
 
 def crop_numbers(crop_from_source: Float[np.ndarray, "frames 2 3"], resolution: int) -> Float[np.ndarray, "frames 4"]:
-    """Where each crop lies in its source frame: centre x, y (in crop widths), log scale, roll (radians)."""
+    """Where each crop lies in its source frame: centre x, y (in widths of that crop), log scale, roll (radians)."""
     linear, shift = crop_from_source[:, :, :2], crop_from_source[:, :, 2]
     centre = np.linalg.solve(linear, (resolution / 2 - shift)[..., None])[..., 0]
     scale = np.hypot(linear[:, 0, 0], linear[:, 1, 0])
     roll = np.arctan2(linear[:, 1, 0], linear[:, 0, 0])
-    width = resolution / np.median(scale)
-    return np.concatenate([centre / width, np.log(scale)[:, None], roll[:, None]], 1)
+    widths = centre * scale[:, None] / resolution
+    return np.concatenate([widths, np.log(scale)[:, None], roll[:, None]], 1)
 
 
-def clip_conditions(
-    capture: Capture, subject: Subject, audio: AudioConfig, landmark_scale: Tensor | None = None
-) -> tuple[ClipConditions, Tensor]:
-    """Conditions of all frames of a capture, and the landmark token's mean and deviation over its training frames."""
-    sound = capture.audio()
+def training_conditions(capture: Capture, subject: Subject, audio: AudioConfig) -> tuple[ClipConditions, Tensor]:
+    """Conditions of the training frames (row 0 is the first of them), and the landmark token's mean and deviation.
+
+    The sound ends where the training part ends, so that no window reaches into the test part.
+    """
     start, stop = capture.train
-    gain = Loudness.of([sound[: stop * SAMPLES_PER_FRAME]]).gain
-    windows = torch.cat(list(frame_windows([sound], gain, audio)))[: capture.count]
-    numbers = torch.from_numpy(crop_numbers(capture.crop_from_source, capture.resolution)).float()
-    if landmark_scale is None:
-        train = numbers[start:stop]
-        landmark_scale = torch.stack([train.mean(0), train.std(0).clamp(min=0.01)])
+    sound = capture.audio()[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]
+    windows = torch.cat(list(frame_windows([sound], Loudness.of([sound]).gain, audio)))
+    numbers = torch.from_numpy(crop_numbers(capture.crop_from_source[start:stop], capture.resolution)).float()
+    scale = torch.stack([numbers.mean(0), numbers.std(0).clamp(min=0.01)])
     conditions = ClipConditions(
         audio=windows,
-        blink=torch.from_numpy(capture.blink).float(),
-        yaw=subject.yaw,
-        pitch=subject.pitch,
-        landmark=((numbers - landmark_scale[0]) / landmark_scale[1]).clamp(-4, 4),
+        blink=torch.from_numpy(capture.blink[start:stop]).float(),
+        yaw=subject.yaw[start:stop],
+        pitch=subject.pitch[start:stop],
+        landmark=((numbers - scale[0]) / scale[1]).clamp(-4, 4),
     )
-    return conditions, landmark_scale
+    return conditions, scale
 
 
 def run_folder(output: Path) -> Path:
@@ -189,7 +185,7 @@ def train_talker(
     run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     start, stop = capture.train
-    conditions, landmark_scale = clip_conditions(capture, subject, config.audio)
+    conditions, landmark_scale = training_conditions(capture, subject, config.audio)
     frames = PersonFrames.cached(capture, run / "frames", start, stop)
     profile = subject.generator.profile
     lips, lip_shapes = _lip_shapes(capture, config.tokens.lip_shapes)
@@ -209,12 +205,12 @@ def train_talker(
     identity = {"subject": subject.hash, "config": _comparable(config)}
     step, elapsed = _resume(run, talker, optimizer, identity)
     if step == 0:
-        _learn_to_listen(encoder, conditions.audio[start:stop], lip_shapes, lips, config, progress)
+        _learn_to_listen(encoder, conditions.audio, lip_shapes, lips, config, progress)
 
     planes = subject.planes
     ws = subject.ws
-    mouths = _mouth_centres(capture)
-    outlines = _lip_outlines(capture)
+    mouths = _mouth_centres(capture)[start:stop]
+    outlines = _lip_outlines(capture)[start:stop]
     closed = torch.from_numpy(_closed_frames(capture))
     saved = time.monotonic()
     while True:
@@ -229,7 +225,7 @@ def train_talker(
         for parameter in superres:
             parameter.requires_grad_(tuning)
 
-        index = rng.integers(start, stop, config.frames_per_step)
+        index = rng.integers(0, stop - start, config.frames_per_step)
         where = torch.from_numpy(index)
         given = conditions.at(where, config.tokens.windows)
         silent = closed[where] & torch.from_numpy(rng.random(len(index)) < config.silence)
@@ -238,18 +234,12 @@ def train_talker(
         tokens = encoder(given)
         delta = unet(planes, tokens)
         # Half of the windows look at the mouth, the others anywhere.
-        random = Windows.random(len(index), config.patch, profile.neural_resolution, rng)
-        around = Windows.around(mouths[index], config.patch, profile.neural_resolution, rng)
-        at_mouth = np.arange(len(index)) % 2 == 0
-        windows = Windows(
-            np.where(at_mouth, around.top, random.top),
-            np.where(at_mouth, around.left, random.left),
-            config.patch,
-            profile.neural_resolution,
-        )
+        anywhere = Windows.random(len(index), profile.neural_resolution, rng)
+        at_mouth = Windows.around(mouths[index], profile.neural_resolution, rng)
+        windows = at_mouth.where(np.arange(len(index)) % 2 == 0, anywhere)
         cameras = profile.orbit.pose(conditions.yaw[where], conditions.pitch[where])
         patch = render_patch(generator, planes + delta, ws.expand(len(index), -1, -1), cameras, windows, rng)
-        target, background = frames.views(index)
+        target, background = frames.views(start + index)
         terms = picture_losses(patch, target, background, windows, config.weights.structure)
         assert patch.final is not None
         mask = windows.cut(_draw_outlines(outlines[index], target.shape[-1]), BORDER)
@@ -257,7 +247,7 @@ def train_talker(
         losses["mouth"] = config.weights.mouth * l2(patch.final[:, :3], windows.cut(target, BORDER)[:, :3], mask).mean()
         losses["delta"] = config.weights.delta * magnitude(delta).mean()
         heard = encoder.lips(tokens[:, 0] - encoder.kinds[0])
-        losses["lips"] = config.weights.lips * F.mse_loss(heard, lip_shapes[where - start])
+        losses["lips"] = config.weights.lips * F.mse_loss(heard, lip_shapes[where])
         total = torch.stack(list(losses.values())).sum()
         optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -333,14 +323,14 @@ def _lip_shapes(capture: Capture, count: int) -> tuple[Tensor, Tensor]:
     _, values, directions = torch.linalg.svd(centred, full_matrices=False)
     scale = values[0] / math.sqrt(len(lips))
     shapes = centred @ directions[:count].T / scale
-    closed = torch.from_numpy(_closed_frames(capture))[start:stop]
+    closed = torch.from_numpy(_closed_frames(capture))
     return shapes[closed].mean(0), shapes
 
 
 def _closed_frames(capture: Capture) -> np.ndarray:
-    """Frames whose lips are as closed as in the tightest tenth of the training frames."""
-    start, stop = capture.train
-    return capture.lip_gap <= np.quantile(capture.lip_gap[start:stop], 0.1)
+    """Which training frames have their lips as closed as the tightest tenth of them."""
+    gap = capture.lip_gap[slice(*capture.train)]
+    return gap <= np.quantile(gap, 0.1)
 
 
 # --------------------------------------------------------------------------------------------------------- the mouth

@@ -87,7 +87,7 @@ class SplitConv(nn.Module):
         self.conv1 = nn.Conv2d(3 * outputs, 3 * outputs, 3, padding=1, groups=3)
         self.norm1 = nn.GroupNorm(3 * groups, 3 * outputs)
 
-    def forward(self, planes: Planes) -> Planes:
+    def forward(self, planes: Planes) -> Float[Tensor, "batch 3 outputs height width"]:
         x = planes.flatten(1, 2)
         x = F.leaky_relu(self.norm0(self.conv0(x)), 0.01)
         x = F.leaky_relu(self.norm1(self.conv1(x)), 0.01)
@@ -206,7 +206,9 @@ class AttentionUNet(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, planes: Float[Tensor, "1 3 channels side side"], tokens: Float[Tensor, "batch tokens width"]):
+    def forward(
+        self, planes: Float[Tensor, "1 3 channels side side"], tokens: Float[Tensor, "batch tokens width"]
+    ) -> Float[Tensor, "batch 3 channels side side"]:
         return self.delta(self.trunk(planes), tokens)
 
     def trunk(self, planes: Float[Tensor, "1 3 channels side side"]) -> Trunk:
@@ -236,10 +238,10 @@ class AttentionUNet(nn.Module):
         x = self._up(self.up3(roll_out(x)))
         return self.out(x.flatten(1, 2)).unflatten(1, (3, -1))
 
-    def _down(self, planes: Planes) -> Planes:
+    def _down(self, planes: Planes) -> Float[Tensor, "batch 3 channels height//2 width//2"]:
         return downsample2d(planes.flatten(1, 2), self.filter).unflatten(1, (3, -1))
 
-    def _up(self, planes: Planes) -> Planes:
+    def _up(self, planes: Planes) -> Float[Tensor, "batch 3 channels 2*height 2*width"]:
         return upsample2d(planes.flatten(1, 2), self.filter).unflatten(1, (3, -1))
 
 

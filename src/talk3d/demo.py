@@ -1,0 +1,104 @@
+"""`talk3d demo`: the whole path on the shipped clip of a synthetic person, ending in pictures people can look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .capture import build
+from .capture.build import Capture
+from .capture.frames import working_folder
+from .evaluate.report import Report as Scores
+from .evaluate.report import evaluate
+from .personalize.subject import PersonalizeConfig, personalize
+from .prior.generator import load_prior
+from .prior.subject import load_subject
+from .talker.audio import RATE
+from .talker.speak import Camera, SpeakConfig, Speaker, save_avatar, speak
+from .talker.train import TrainConfig, finish_run, run_folder, train_talker
+from .video import VideoWriter, read_audio, read_frames
+
+ASSETS = Path(__file__).parent / "assets"
+CAMERAS = ("source", "front", "orbit")
+SHEET_FRAMES = 8
+
+Progress = Callable[..., None]
+
+
+def run_demo(output: Path, minutes: float, report: Progress) -> Scores:
+    """Build an avatar from the shipped clip, let it speak new words, and score it on unseen frames of the clip.
+
+    Stages whose result is already there are not repeated, so an interrupted demo continues.
+
+    Args:
+        output: folder for everything.
+        minutes: training time of the talker.
+        report: called with (stage, part done 0..1).
+
+    Returns:
+        The scores; the same are in `output/report`.
+    """
+    capture_at, subject_at, avatar_at = output / "capture", output / "subject", output / "paul.talk3d"
+    drive = ASSETS / "drive.flac"
+    prior = load_prior(ASSETS / "prior")
+    if not capture_at.exists():
+        build.prepare(
+            ASSETS / "demo.mp4",
+            capture_at,
+            canonical=prior.canonical_landmarks,
+            orbit=prior.profile.orbit,
+            resolution=prior.profile.image_resolution,
+            prior_hash=prior.hash,
+            consent="synthetic",
+            progress=report,
+        )
+    capture = Capture.open(capture_at)
+    if not subject_at.exists():
+        config = PersonalizeConfig()
+        with working_folder(subject_at) as cache:
+            personalize(capture, prior, config, report, cache).save(subject_at, capture, prior, config, False)
+    if not avatar_at.exists():
+        subject = load_subject(subject_at)
+        capture.require_hash(subject.capture_hash, "Subject")
+        settings = TrainConfig(minutes=minutes)
+        run = run_folder(avatar_at)
+        talker = train_talker(subject, capture, run, settings, lambda part, text: report("training", part, text))
+        save_avatar(avatar_at, subject, capture, talker, settings, overwrite=False)
+        finish_run(run)
+
+    speaker = Speaker(avatar_at)
+    videos = [output / f"{camera}.mp4" for camera in CAMERAS]
+    for camera, video in zip(CAMERAS, videos, strict=True):
+        settings_of_view = SpeakConfig(camera=Camera.parse(camera))
+        say = f"speaking ({camera})"
+        speak(speaker, drive, video, settings_of_view, True, lambda done, total, say=say: report(say, done / total))
+    _side_by_side(videos, output / "demo.mp4", drive)
+    _contact_sheet(output / "demo.mp4", output / "contact-sheet.png")
+
+    test = output / "test.mp4"
+    unmarked = SpeakConfig(mark=False)
+    speak(speaker, drive, test, unmarked, True, lambda done, total: report("re-enacting", done / total), capture)
+    return evaluate(test, capture_at, output / "report", progress=report, overwrite=True)
+
+
+def _side_by_side(videos: list[Path], output: Path, sound: Path) -> None:
+    """All views in one film, with sound."""
+    rows: Iterator[tuple[np.ndarray, ...]] = zip(*(read_frames(video) for video in videos), strict=True)
+    first = next(iter(read_frames(videos[0], stop=1)))
+    height, width = first.shape[:2]
+    with VideoWriter(output, (width * len(videos), height), audio_rate=RATE, overwrite=True) as writer:
+        writer.write_audio(read_audio(sound))
+        for row in rows:
+            writer.write(np.concatenate(row, 1))
+
+
+def _contact_sheet(video: Path, output: Path) -> None:
+    """Frames spread over a film, in a grid."""
+    count = sum(1 for _ in read_frames(video))
+    wanted = set(np.linspace(0, count - 1, SHEET_FRAMES).astype(int).tolist())
+    frames = [frame for index, frame in enumerate(read_frames(video)) if index in wanted]
+    rows = [np.concatenate(frames[i : i + 2], 1) for i in range(0, SHEET_FRAMES, 2)]
+    cv2.imwrite(str(output), np.concatenate(rows, 0)[..., ::-1])

@@ -1,0 +1,155 @@
+"""Speaking: any length of sound, any camera, marked output, and nothing half-written."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from talk3d.capture.build import Capture
+from talk3d.errors import ArtifactError, ConfigError, MediaError, NoAudioError, OutputExistsError
+from talk3d.prior.subject import Subject
+from talk3d.talker.speak import Camera, Motion, SpeakConfig, Speaker, blinks, save_avatar, speak
+from talk3d.talker.train import TrainConfig, train_talker
+from talk3d.video import probe, read_audio, read_frames
+
+QUIET = SpeakConfig(mark=False)
+
+
+@pytest.fixture(scope="module")
+def avatar(tmp_path_factory: pytest.TempPathFactory, tiny_subject: Subject, tiny_capture: Capture) -> Path:
+    folder = tmp_path_factory.mktemp("avatar")
+    config = TrainConfig(steps=2, minutes=None, frames_per_step=2, listen_steps=2)
+    talker = train_talker(tiny_subject, tiny_capture, folder / "run", config, lambda part, text: None)
+    save_avatar(folder / "tiny.talk3d", tiny_subject, tiny_capture, talker, config, False)
+    return folder / "tiny.talk3d"
+
+
+def sound_file(path: Path, seconds: float, rate: int = 16000, channels: int = 1, level: float = 0.1) -> Path:
+    samples = np.random.default_rng(0).standard_normal((round(seconds * rate), channels)) * level
+    soundfile.write(path, samples, rate)
+    return path
+
+
+def run(avatar: Path, sound: Path, output: Path, config: SpeakConfig = QUIET, drive: Capture | None = None) -> int:
+    return speak(Speaker(avatar), sound, output, config, False, lambda done, total: None, drive)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rate", "channels", "level", "frames"),
+    [(2.0, 16000, 1, 0.1, 50), (1.0, 48000, 2, 0.1, 25), (0.1, 16000, 1, 0.1, 3), (1.0, 16000, 1, 0.0, 25)],
+    ids=["plain", "stereo 48 kHz", "a tenth of a second", "digital silence"],
+)
+def test_video_lasts_as_long_as_the_sound(avatar, tmp_path, seconds, rate, channels, level, frames):
+    sound = sound_file(tmp_path / "s.wav", seconds, rate, channels, level)
+    assert run(avatar, sound, tmp_path / "o.mp4") == frames
+    assert sum(1 for _ in read_frames(tmp_path / "o.mp4")) == frames
+    assert abs(len(read_audio(tmp_path / "o.mp4")) / 16000 - frames / 25) < 0.1
+
+
+def test_too_little_or_no_sound_is_an_error_and_leaves_nothing(avatar, tmp_path):
+    with pytest.raises(NoAudioError, match="at least one frame"):
+        run(avatar, sound_file(tmp_path / "s.wav", 0.01), tmp_path / "o.mp4")
+    (tmp_path / "empty.wav").touch()
+    with pytest.raises(MediaError):
+        run(avatar, tmp_path / "empty.wav", tmp_path / "o.mp4")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty.wav", "s.wav"]
+
+
+def test_existing_output_is_kept(avatar, tmp_path):
+    (tmp_path / "o.mp4").write_text("mine")
+    with pytest.raises(OutputExistsError):
+        run(avatar, sound_file(tmp_path / "s.wav", 1), tmp_path / "o.mp4")
+    assert (tmp_path / "o.mp4").read_text() == "mine"
+
+
+def test_interruption_leaves_nothing(avatar, tmp_path):
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        speak(Speaker(avatar), sound_file(tmp_path / "s.wav", 1), tmp_path / "o.mp4", QUIET, False, interrupt)
+    assert [p.name for p in tmp_path.iterdir()] == ["s.wav"]
+
+
+def test_output_says_what_it_is(avatar, tmp_path, tiny_capture):
+    run(avatar, sound_file(tmp_path / "s.wav", 0.2), tmp_path / "o.mp4")
+    metadata = probe(tmp_path / "o.mp4").metadata
+    assert "AI-generated" in metadata["notice"]
+    assert metadata["consent"] == "synthetic"
+    assert metadata["talk3d"]["capture"] == tiny_capture.hash
+    assert metadata["talk3d"]["protocol"] == "audio-only"
+
+
+def test_mark_is_visible_by_default_and_only_in_its_corner(avatar, tmp_path):
+    sound = sound_file(tmp_path / "s.wav", 0.2)
+    run(avatar, sound, tmp_path / "plain.mp4")
+    run(avatar, sound, tmp_path / "marked.mp4", SpeakConfig())
+    plain, marked = (next(iter(read_frames(tmp_path / f"{n}.mp4"))).astype(int) for n in ("plain", "marked"))
+    difference = abs(plain - marked).max(2)
+    size = len(plain)
+    assert difference[-size // 4 :].max() > 40
+    assert difference[: size // 2].max() < 12
+
+
+def test_reenacting_test_frames_is_labelled_for_scoring(avatar, tmp_path, tiny_capture):
+    start, stop = tiny_capture.test
+    assert run(avatar, tiny_capture.root, tmp_path / "o.mp4", QUIET, tiny_capture) == stop - start
+    claims = probe(tmp_path / "o.mp4").metadata["talk3d"]
+    assert (claims["protocol"], claims["frames"], claims["split"]) == ("paper", [start, stop], "test")
+
+
+def test_blocks_do_not_show(avatar):
+    """A frame is the same whether it is drawn alone or among others."""
+    speaker = Speaker(avatar)
+    audio = torch.randn(5, speaker.encoder.config.windows, speaker.audio.bands, speaker.audio.columns)
+    frames = torch.arange(5)
+    together = speaker.draw(audio, speaker.motion.ping_pong(frames)).astype(int)
+    alone = np.concatenate([speaker.draw(audio[i : i + 1], speaker.motion.ping_pong(frames[i : i + 1])) for i in frames])
+    assert abs(together - alone).max() <= 1
+
+
+def test_avatar_needs_neither_capture_nor_video(avatar, tmp_path, tiny_capture):
+    moved = tmp_path / "elsewhere.talk3d"
+    moved.write_bytes(avatar.read_bytes())
+    run(moved, sound_file(tmp_path / "s.wav", 0.2), tmp_path / "o.mp4")
+
+
+def test_something_else_is_no_avatar(tmp_path, tiny_capture):
+    with pytest.raises(ArtifactError, match="talk3d train"):
+        Speaker(tiny_capture.root)
+
+
+@pytest.mark.parametrize("text", ["left", "1", "10,200", "a,b", ""])
+def test_odd_cameras_are_refused(text):
+    with pytest.raises(ConfigError):
+        Camera.parse(text)
+
+
+def test_cameras():
+    frames = torch.arange(150)
+    assert Camera.parse("source").at(frames) is None
+    torch.testing.assert_close(Camera.parse("20,-5").at(frames)[7], torch.tensor([20.0, -5]) * math.pi / 180)
+    orbit = Camera.parse("orbit").at(frames)
+    assert orbit[:, 0].max() > 0.5
+    assert orbit[:, 0].min() < -0.5
+
+
+def test_ping_pong_is_seamless():
+    motion = Motion(torch.arange(5.0), torch.zeros(5), torch.zeros(5), torch.zeros(5, 2, 3))
+    played = motion.ping_pong(torch.arange(20)).yaw
+    assert played[:9].tolist() == [0, 1, 2, 3, 4, 3, 2, 1, 0]
+    assert (played.diff().abs() == 1).all()
+    alone = Motion(torch.zeros(1), torch.zeros(1), torch.zeros(1), torch.zeros(1, 2, 3))
+    assert alone.ping_pong(torch.arange(3)).yaw.tolist() == [0, 0, 0]
+
+
+def test_blinks_have_human_statistics():
+    track = blinks(25 * 600, seed=3)
+    closed = (track > 0.5).int()
+    onsets = int((closed.diff() == 1).sum())
+    assert 600 / 6 <= onsets <= 600 / 2
+    assert 0.02 < float(closed.float().mean()) < 0.12
+    assert torch.equal(track, blinks(25 * 600, seed=3))
+    assert not torch.equal(track, blinks(25 * 600, seed=4))
