@@ -20,6 +20,26 @@ from torch import Tensor
 
 from ..artifacts import remove_stale_partials
 from .build import Capture
+from .detect import warp
+
+
+@dataclass(frozen=True)
+class Views:
+    """Frames of one person, as the prior would have to draw them; colours in -1..1."""
+
+    target: Float[Tensor, "frames 4 size size"]
+    """The person: colour premultiplied by the matte, and the matte * 2 - 1."""
+    background: Float[Tensor, "frames 3 size size"]
+    """The background plate behind each frame."""
+    known: Float[Tensor, "frames 1 size size"]
+    """1 where the crop lies within the filmed frame, 0 where nobody knows."""
+
+    def __getitem__(self, chosen: np.ndarray) -> Views:
+        index = torch.from_numpy(chosen)
+        return Views(self.target[index], self.background[index], self.known[index])
+
+    def __len__(self) -> int:
+        return len(self.target)
 
 
 @dataclass(frozen=True)
@@ -58,14 +78,21 @@ class PersonFrames:
             capture.crop_from_source,
         )  # fmt: skip
 
-    def views(self, index: np.ndarray) -> tuple[Float[Tensor, "n 4 size size"], Float[Tensor, "n 3 size size"]]:
-        """Premultiplied person with matte, and the background behind it, of the capture's frames `index`; -1..1."""
+    def views(self, index: np.ndarray) -> Views:
+        """What the generator would have to draw for the capture's frames `index`."""
         pictures = self.pictures[index - self.start].astype(np.float32) / 255
         mattes = self.mattes[index - self.start].astype(np.float32)[..., None] / 255
         target = np.concatenate([pictures * mattes, mattes], -1)
         size = pictures.shape[1]
-        background = np.stack([warp_plate(self.plate, self.crops[i], size) for i in index]).astype(np.float32) / 255
-        return tuple(torch.from_numpy(x * 2 - 1).permute(0, 3, 1, 2).contiguous() for x in (target, background))  # type: ignore[return-value]
+        crops = [self.crops[i] for i in index]
+        background = np.stack([warp_plate(self.plate, crop, size) for crop in crops]).astype(np.float32) / 255
+        whole = np.full(self.plate.shape[:2], 255, np.uint8)
+        known = np.stack([warp(whole, crop, (size, size)) > 250 for crop in crops])[:, None]
+        return Views(_planar(target * 2 - 1), _planar(background * 2 - 1), torch.from_numpy(known).float())
+
+
+def _planar(pictures: np.ndarray) -> Tensor:
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
 
 
 def warp_plate(plate: np.ndarray, crop_from_source: Float[np.ndarray, "2 3"], size: int) -> np.ndarray:

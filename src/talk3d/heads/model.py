@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -165,7 +166,7 @@ class HeadPack:
         }
         self.visemes = json.loads((self.root / "visemes.json").read_text())
         self._hair = np.load(self.root / "hair.npz")
-        self._textures: dict[str, Array] = {}
+        self._textures: dict[str, Any] = {}
 
     @cached_property
     def styles(self) -> dict[str, list[str]]:
@@ -225,7 +226,7 @@ class HeadPack:
         for part, sign in (("eye_l", 1.0), ("eye_r", -1.0)):
             ball = self._eyeballs[part]
             centre = EYE_CENTRE * [sign, 1, 1] + (neutral[ball] - self.mean[ball]).mean(0)
-            vertices[ball] = (vertices[ball] - centre) @ _rotation(yaw, pitch).T + centre
+            vertices[ball] = ((vertices[ball] - centre) @ _rotation(yaw, pitch).T + centre).astype(np.float32)
         return Head(
             vertices=np.ascontiguousarray(vertices, np.float32),
             rest=self.mean,
@@ -379,9 +380,9 @@ class HeadEmbedding:
 
     def __call__(self, parameters: HeadParameters) -> Array:
         """[size] float32."""
-        return ((self._raw(parameters) - self._mean) / self._deviation).astype(np.float32)
+        return (self._raw(parameters) - self._mean) / self._deviation
 
-    def _raw(self, parameters: HeadParameters) -> NDArray[np.float64]:
+    def _raw(self, parameters: HeadParameters) -> Array:
         pack, light = self._pack, parameters.light
         style = (parameters.hair or "", parameters.hair_mirrored and parameters.hair is not None)
         styles = [("", False), *((name, mirrored) for name in pack.training("hair") for mirrored in (False, True))]
@@ -404,7 +405,7 @@ class HeadEmbedding:
                 [light.key * component for component in towards],
                 [light.key, light.ambient, light.rim, light.warmth],
             ]
-        ).astype(np.float64)
+        ).astype(np.float32)
 
 
 def to_world(positions: Array) -> Array:
@@ -452,7 +453,7 @@ def _absorbed(albedo: Array, parameters: HeadParameters) -> Array:
 def _mean_tone(pack: HeadPack, skin: str) -> Array:
     """[3] mean linear-light albedo of a skin's face."""
     face = _linear(pack.texture(f"skin/{skin}.webp", (1024, 512)))[:, :512]
-    return face[120:400, 130:380].mean((0, 1))
+    return np.asarray(face[120:400, 130:380].mean((0, 1)), np.float32)
 
 
 def _rotation(yaw: float, pitch: float) -> Array:

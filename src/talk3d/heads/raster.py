@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -70,7 +71,7 @@ def render_head(head: Head, pack: HeadPack, cam2world: Array, intrinsics: Array,
         mesh.material, mesh.flat, head.skin, mesh.lips, head.eye, head.shirt, np.float32(head.lip_depth),
         light, eye_position,
     )  # fmt: skip
-    cards = [(head.vertices[mesh.lash_vertices], mesh.lash_uv, mesh.lash_faces, mesh.lash_texture, False)]
+    cards: list[tuple[Array, Array, NDArray[Any], Array, bool]] = [(head.vertices[mesh.lash_vertices], mesh.lash_uv, mesh.lash_faces, mesh.lash_texture, False)]
     if head.hair is not None:
         cards.append((*head.hair, True))
     for vertices, uv, faces, texture, is_hair in cards:

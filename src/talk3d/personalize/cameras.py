@@ -15,9 +15,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from ..capture.frames import Views
 from ..prior.generator import Generator
 from ..render.rays import rays_through
-from .invert import Views
+
+
+BATCH = 32
+"""Frames refined together."""
 
 
 @dataclass(frozen=True)
@@ -39,29 +43,35 @@ class CameraConfig:
 def refine_cameras(
     generator: Generator,
     planes: Float[Tensor, "1 3 channels height width"],
-    batches: Callable[[], list[tuple[np.ndarray, Callable[[], Views]]]],
-    count: int,
+    load: Callable[[np.ndarray], Views],
+    yaw: Float[Tensor, " frames"],
+    pitch: Float[Tensor, " frames"],
     config: CameraConfig,
     progress: Callable[[int, int], None],
 ) -> Float[Tensor, "2 frames"]:
-    """Corrections of yaw and pitch (radians) for `count` consecutive frames.
+    """Corrections of yaw and pitch (radians) for consecutive frames.
 
     Args:
         generator: the tuned generator.
         planes: the person's identity planes; no gradient reaches them.
-        batches: the frames in pieces: for each piece its indices and a function that loads it, so that memory holds one.
-        count: number of frames in all.
+        load: gives the frames of some indices, so that memory holds one batch.
+        yaw: the tracked pose of each frame, radians.
+        pitch: likewise.
+        config: settings.
+        progress: called with (frames done, frames in all).
     """
+    count = len(yaw)
     corrections = torch.zeros(2, count)
-    done = 0
-    for indices, load in batches():
-        corrections[:, torch.from_numpy(indices)] = _refine(generator, planes, load(), config)
-        done += len(indices)
-        progress(done, count)
+    for first in range(0, count, BATCH):
+        index = np.arange(first, min(first + BATCH, count))
+        corrections[:, index] = _refine(generator, planes, load(index), yaw[index], pitch[index], config)
+        progress(int(index[-1]) + 1, count)
     return _smooth(corrections, config.smoothing)
 
 
-def _refine(generator: Generator, planes: Tensor, views: Views, config: CameraConfig) -> Tensor:
+def _refine(
+    generator: Generator, planes: Tensor, views: Views, yaw: Tensor, pitch: Tensor, config: CameraConfig
+) -> Tensor:
     profile = generator.profile
     count, size = len(views), profile.neural_resolution
     small = F.avg_pool2d(views.target, views.target.shape[-1] // size)  # [N, 4, R, R]
@@ -71,12 +81,13 @@ def _refine(generator: Generator, planes: Tensor, views: Views, config: CameraCo
     # The lower third of the face moves with speech; the cameras must not follow it.
     rigid = torch.ones(size, size)
     rigid[int(0.58 * size) : int(0.78 * size), int(0.35 * size) : int(0.65 * size)] = 0.05
-    weights = (small[:, 3] + 1).clamp(min=0.02) * rigid
+    known = F.avg_pool2d(views.known, views.known.shape[-1] // size)[:, 0] > 0.99
+    weights = (small[:, 3] + 1).clamp(min=0.02) * rigid * known
     jitter = torch.Generator().manual_seed(config.seed)
     for _ in range(config.steps):
         pixels = torch.multinomial(weights.flatten(1), config.rays, generator=jitter)  # [N, rays]
         uv = torch.stack([pixels % size + 0.5, pixels // size + 0.5], -1) / size
-        cameras = profile.orbit.pose(views.yaw + angles[0], views.pitch + angles[1])
+        cameras = profile.orbit.pose(yaw + angles[0], pitch + angles[1])
         shared = planes.expand(count, -1, -1, -1, -1)
         seen = generator.render_rays(shared, rays_through(cameras, intrinsics, uv), deterministic=True)
         drawn = torch.cat([seen.features[..., :3], 2 * seen.alpha - 1], -1)

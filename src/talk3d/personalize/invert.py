@@ -14,31 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..capture.frames import Views
 from ..prior.generator import Generator
 from ..prior.patch import Windows, picture_losses, render_patch
 
 MAPPING_SAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class Views:
-    """N frames of one person, as the prior would have to draw them."""
-
-    target: Float[Tensor, "frames 4 size size"]
-    """The person: colour premultiplied by the matte, and the matte * 2 - 1; all in -1..1."""
-    background: Float[Tensor, "frames 3 size size"]
-    """The background plate behind each frame, -1..1."""
-    yaw: Float[Tensor, " frames"]
-    """Radians."""
-    pitch: Float[Tensor, " frames"]
-    """Radians."""
-
-    def __getitem__(self, chosen: np.ndarray) -> Views:
-        index = torch.from_numpy(chosen)
-        return Views(self.target[index], self.background[index], self.yaw[index], self.pitch[index])
-
-    def __len__(self) -> int:
-        return len(self.target)
 
 
 @dataclass(frozen=True)
@@ -74,8 +54,15 @@ class InvertConfig:
     seed: int = 0
 
 
-def invert(generator: Generator, views: Views, config: InvertConfig, progress: Callable[[int, int], None]) -> Inversion:
-    """Find the person in the prior's w space from a few frames at once.
+def invert(
+    generator: Generator,
+    views: Views,
+    yaw: Float[Tensor, " frames"],
+    pitch: Float[Tensor, " frames"],
+    config: InvertConfig,
+    progress: Callable[[int, int], None],
+) -> Inversion:
+    """Find the person in the prior's w space from a few frames at once, starting from their tracked poses (radians).
 
     Every step draws one random window of each frame. The learning rate rises over the first twentieth and falls over the
     last quarter of the steps; noise on w shrinks to nothing at three quarters, so that the search cannot settle in the
@@ -105,10 +92,12 @@ def invert(generator: Generator, views: Views, config: InvertConfig, progress: C
         noise = noise * (spread * 0.05 * max(0.0, 1 - t / 0.75) ** 2)
         ws = (w + noise + offsets)[:, None].expand(-1, profile.num_ws, -1)
         windows = Windows.random(frames, profile.neural_resolution, rng)
-        cameras = profile.orbit.pose(views.yaw + angles[0], views.pitch + angles[1])
+        cameras = profile.orbit.pose(yaw + angles[0], pitch + angles[1])
         # Enlarging costs as much as rendering and matters for detail only: it joins in for the last third.
         patch = render_patch(generator, generator.planes(ws), ws, cameras, windows, rng, superres=t >= 2 / 3)
-        terms = picture_losses(patch, views.target, views.background, windows, config.structure_weight)
+        terms = picture_losses(
+            patch, views.target, views.background, windows, config.structure_weight, views.known
+        )
         loss = torch.stack([value.mean() for value in terms.values()]).sum()
         loss = loss + config.offset_weight * (offsets / spread).square().mean()
         loss = loss + config.prior_weight * ((w - average) / spread).square().mean()
@@ -117,7 +106,7 @@ def invert(generator: Generator, views: Views, config: InvertConfig, progress: C
         optimizer.step()
         progress(step + 1, config.steps)
     found = angles.detach()
-    return Inversion(w.detach(), offsets.detach(), views.yaw + found[0], views.pitch + found[1])
+    return Inversion(w.detach(), offsets.detach(), yaw + found[0], pitch + found[1])
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from ..errors import ArtifactError, ConfigError
 from ..prior.generator import Generator, LoadedPrior
 from ..prior.subject import save_subject
 from .cameras import CameraConfig, refine_cameras
-from .invert import InvertConfig, Views, invert
+from .invert import InvertConfig, invert
 from .tune import TuneConfig, tune
 
 
@@ -91,27 +91,24 @@ def personalize(
             "Prepare the video again with this prior, or personalise with that one."
         )
     frames = PersonFrames.cached(capture, cache, start, stop)
+    yaw, pitch = torch.from_numpy(capture.yaw).float(), torch.from_numpy(capture.pitch).float()
     chosen = start + choose_frames(capture, config.frames)
-
-    def load(index: np.ndarray) -> Views:
-        target, background = frames.views(index)
-        return Views(
-            target, background, torch.from_numpy(capture.yaw[index]).float(), torch.from_numpy(capture.pitch[index]).float()
-        )
-
-    views = load(chosen)
-    inversion = invert(prior.generator, views, config.invert, lambda i, n: progress("inverting", i / n))
+    views = frames.views(chosen)
+    inversion = invert(
+        prior.generator, views, yaw[chosen], pitch[chosen], config.invert, lambda i, n: progress("inverting", i / n)
+    )
     tuned = tune(prior.generator, views, inversion, config.tune, lambda i, n: progress("tuning", i / n))
     w = inversion.w + inversion.offsets.mean(0)
     with torch.no_grad():
         planes = tuned.planes(w.expand(1, tuned.profile.num_ws, -1))
-
-    def batches() -> list[tuple[np.ndarray, Callable[[], Views]]]:
-        pieces = np.array_split(np.arange(stop - start), max(1, (stop - start) // 32))
-        return [(piece, lambda piece=piece: load(start + piece)) for piece in pieces]
-
     found = refine_cameras(
-        tuned, planes, batches, stop - start, config.cameras, lambda i, n: progress("cameras", i / n)
+        tuned,
+        planes,
+        lambda index: frames.views(start + index),
+        yaw[start:stop],
+        pitch[start:stop],
+        config.cameras,
+        lambda i, n: progress("cameras", i / n),
     )
     # Frames outside the training part get the mean correction: it belongs to the person's shape, not to the frame.
     corrections = found.mean(1, keepdim=True).repeat(1, capture.count)

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..capture.frames import Views
 from ..losses import l1
 from ..prior.generator import Generator
 from ..prior.patch import Windows, picture_losses, render_patch
-from .invert import Inversion, Views, w_statistics
+from .invert import Inversion, w_statistics
 
 BALL_YAW = 1.0
 BALL_PITCH = 0.35
@@ -65,7 +66,9 @@ def tune(
         index = torch.from_numpy(chosen)
         cameras = profile.orbit.pose(inversion.yaw[index], inversion.pitch[index])
         patch = render_patch(tuned, tuned.planes(ws), ws, cameras, windows, rng)
-        terms = picture_losses(patch, batch.target, batch.background, windows, config.structure_weight)
+        terms = picture_losses(
+            patch, batch.target, batch.background, windows, config.structure_weight, batch.known
+        )
         loss = torch.stack([value.mean() for value in terms.values()]).sum()
         loss = loss + config.ball_weight * _ball(original, tuned, average, spread, inversion, config, rng)
         optimizer.zero_grad(set_to_none=True)

@@ -1,7 +1,9 @@
-"""Canonical landmarks: where a prior's average face has the 468 points that the tracker finds in videos.
+"""Canonical landmarks: where a prior's faces have the 468 points that the tracker finds in videos.
 
-They are measured by looking: draw the average face from several sides, track it with the tracker that users' videos go
-through, and lift each point with the drawn depth. So they fit the tracker's habits and exist for any prior.
+They are measured by looking: draw faces near the average from many sides, track each picture with the tracker that users'
+videos go through, and triangulate. A triangulated point is the one that best explains what the tracker reports from all
+sides, even where the tracker flattens a turned face; lifting its points onto the surface instead makes fitted poses too
+small. It needs no morphable model and works for any prior.
 """
 
 from __future__ import annotations
@@ -14,23 +16,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..camera import camera_label
 from ..capture.track import FaceTracker
 from ..errors import NoFaceError
 from ..prior.generator import Generator, composite
 
 YAWS = tuple(math.radians(angle) for angle in (-24, -16, -8, 0, 8, 16, 24))
-PITCHES = tuple(math.radians(angle) for angle in (-8, 0, 8))
-FEWEST_VIEWS = 5
+PITCHES = tuple(math.radians(angle) for angle in (-12, -4, 4, 12))
+FACES = 6
+TRUNCATION = 0.5
+"""The measured faces lie half-way between the average and random ones."""
+FEWEST_VIEWS = 10
 
 
 @dataclass(frozen=True)
-class DepthView:
-    """A picture with its depth and camera."""
+class View:
+    """A picture with its camera."""
 
     rgb: NDArray[np.uint8]
     """[S, S, 3]."""
-    depth: NDArray[np.float32]
-    """[R, R] distance along the ray, scene units; inf or NaN where there is nothing."""
     cam2world: NDArray[np.float32]
     """[4, 4]."""
     intrinsics: NDArray[np.float32]
@@ -38,47 +42,60 @@ class DepthView:
 
 
 def measure_canonical(generator: Generator) -> NDArray[np.float32]:
-    """[468, 3] scene units: the landmarks of the prior's average face.
+    """[468, 3] scene units: the mean landmarks of faces near the prior's average, which is one of them.
 
     Raises:
-        NoFaceError: the tracker does not recognise the average face as one.
+        NoFaceError: the tracker does not recognise the prior's faces as such.
     """
-    return lift_landmarks(_average_face(generator))
+    faces = []
+    latents = torch.randn(FACES, generator.profile.z_dim, generator=torch.Generator().manual_seed(0))
+    for index, z in enumerate(latents):
+        try:
+            faces.append(triangulate_landmarks(_views(generator, z[None], TRUNCATION if index else 0.0)))
+        except NoFaceError:
+            # One odd sample does not matter, an average that is no face does.
+            if index == 0:
+                raise
+    return np.mean(faces, axis=0).astype(np.float32)
 
 
-def lift_landmarks(views: Iterable[DepthView]) -> NDArray[np.float32]:
-    """Track each view, lift its landmarks to the surface, and take the median over the views: [468, 3] scene units.
+def triangulate_landmarks(views: Iterable[View]) -> NDArray[np.floating]:
+    """Track each view and intersect the rays through each landmark in the least-squares sense: [468, 3] scene units.
 
     Raises:
-        NoFaceError: a face was found in fewer than five views.
+        NoFaceError: a face was found in fewer than ten views.
     """
-    lifted: list[NDArray] = []
+    normal, moment, found = np.zeros((468, 3, 3)), np.zeros((468, 3)), 0
     for view in views:
         # A tracker of its own per view: views are no video, and nothing may carry over.
         face = FaceTracker()(view.rgb)
         if face is None:
             continue
+        found += 1
         uv = face.landmarks / view.rgb.shape[0]  # [468, 2] in 0..1
-        distance = _sample(view.depth, uv)
-        camera = np.concatenate(
-            [(uv - view.intrinsics[:2, 2]) / view.intrinsics[[0, 1], [0, 1]], np.ones((len(uv), 1))], axis=1
-        )
-        directions = camera / np.linalg.norm(camera, axis=1, keepdims=True) @ view.cam2world[:3, :3].T
-        lifted.append(view.cam2world[:3, 3] + distance[:, None] * directions)
-    if len(lifted) < FEWEST_VIEWS:
+        local = (uv - view.intrinsics[:2, 2]) / view.intrinsics[[0, 1], [0, 1]]
+        directions = np.concatenate([local, np.ones((len(local), 1))], axis=1) @ view.cam2world[:3, :3].T
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        across = np.eye(3) - directions[:, :, None] * directions[:, None, :]  # [468, 3, 3]: keeps what is off the ray
+        normal += across
+        moment += across @ view.cam2world[:3, 3]
+    if found < FEWEST_VIEWS:
         raise NoFaceError(
-            f"The tracker found a face in only {len(lifted)} views of the prior's average face, {FEWEST_VIEWS} are needed. "
-            "The prior is probably not trained enough to look like a face; train it longer."
+            f"The tracker found a face in only {found} views of one of the prior's faces, {FEWEST_VIEWS} are needed. "
+            "The prior is probably not trained enough to draw faces; train it longer."
         )
-    return np.nanmedian(np.stack(lifted), axis=0).astype(np.float32)
+    return np.linalg.solve(normal, moment[..., None])[..., 0]
 
 
 @torch.no_grad()
-def _average_face(generator: Generator) -> Iterable[DepthView]:
+def _views(generator: Generator, z: torch.Tensor, truncation: float) -> Iterable[View]:
     profile = generator.profile
-    ws = generator.map(torch.zeros(1, profile.z_dim), _frontal_label(generator), truncation=0.0)
-    planes = generator.planes(ws)
     intrinsics = profile.orbit.intrinsics()
+    label = None
+    if profile.c_dim:
+        label = camera_label(profile.orbit.pose(torch.zeros(1), torch.zeros(1)), intrinsics[None])
+    ws = generator.map(z, label, truncation=truncation)
+    planes = generator.planes(ws)
     for pitch in PITCHES:
         for yaw in YAWS:
             pose = profile.orbit.pose(torch.tensor([yaw]), torch.tensor([pitch]))
@@ -87,25 +104,4 @@ def _average_face(generator: Generator) -> Iterable[DepthView]:
             if profile.alpha:
                 image = composite(image, torch.zeros(1, 3, *image.shape[2:]))
             rgb = ((image[0].clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
-            depth = torch.where(raw.alpha > 0.5, raw.depth, torch.nan)[0, 0].numpy()
-            yield DepthView(np.ascontiguousarray(rgb), depth, pose[0].numpy(), intrinsics.numpy())
-
-
-def _frontal_label(generator: Generator) -> torch.Tensor | None:
-    if generator.profile.c_dim == 0:
-        return None
-    orbit = generator.profile.orbit
-    pose = orbit.pose(torch.zeros(1), torch.zeros(1))
-    return torch.cat([pose.flatten(1), orbit.intrinsics().reshape(1, 9)], 1)
-
-
-def _sample(depth: NDArray[np.float32], uv: NDArray) -> NDArray[np.float64]:
-    """Bilinear values of `depth` at `uv` [P, 2] in 0..1; NaN where a neighbour has none."""
-    size = depth.shape[0]
-    x, y = np.clip(uv.T * size - 0.5, 0, size - 1.001)
-    column, row = x.astype(int), y.astype(int)
-    fx, fy = x - column, y - row
-    known = np.where(np.isfinite(depth), depth, np.nan)
-    top = known[row, column] * (1 - fx) + known[row, column + 1] * fx
-    bottom = known[row + 1, column] * (1 - fx) + known[row + 1, column + 1] * fx
-    return top * (1 - fy) + bottom * fy
+            yield View(np.ascontiguousarray(rgb), pose[0].numpy(), intrinsics.numpy())

@@ -157,8 +157,7 @@ def make_prior(
     generator = train_prior(
         pack, work / "shards", work / "run", MINI, config, lambda step, steps, _: progress("training", step / steps)
     )
-    canonical = torch.from_numpy(measure_canonical(generator))
-    save_prior(output, generator, canonical, half=True, licence="Apache-2.0", overwrite=overwrite)
+    save_prior(output, generator, measure_canonical(generator), half=True, licence="Apache-2.0", overwrite=overwrite)
 
 
 def load_average(run: Path, profile: Profile) -> Generator:
@@ -224,8 +223,8 @@ def _average(average: Generator, generator: Generator, step: int, config: Pretra
     decay = 0.5 ** (1 / min(config.ema_steps, max(1.0, 0.05 * step)))
     for target, source in zip(average.parameters(), generator.parameters(), strict=True):
         target.lerp_(source, 1 - decay)
-    for target, source in zip(average.buffers(), generator.buffers(), strict=True):
-        target.copy_(source)
+    for kept, current in zip(average.buffers(), generator.buffers(), strict=True):
+        kept.copy_(current)
 
 
 def _resume(

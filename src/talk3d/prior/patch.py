@@ -111,16 +111,23 @@ def picture_losses(
     background: Float[Tensor, "pictures 3 height width"],
     windows: Windows,
     structure_weight: float,
+    known: Float[Tensor, "pictures 1 height width"] | None = None,
 ) -> dict[str, Float[Tensor, " pictures"]]:
     """Compare a patch with its window of the target: L1 and weights-free perceptual distance, raw and final.
 
     Args:
         target: premultiplied colour and alpha * 2 - 1 at the final size.
         background: what to composite both over before the perceptual comparison, at the final size.
+        windows: where the patch lies.
+        structure_weight: of the perceptual distance; a half of it for the raw picture.
+        known: 1 where the target says something, 0 where the picture may be anything (beyond the filmed frame).
     """
     k = target.shape[-1] // windows.size
     small = windows.cut(F.avg_pool2d(target, k))
     small_background = windows.cut(F.avg_pool2d(background, k))
+    if known is not None:
+        raw_known, final_known = windows.cut(F.avg_pool2d(known, k)), windows.cut(known, BORDER)
+        small = torch.lerp(patch.raw.detach(), small, raw_known)
     terms = {
         "raw": l1(patch.raw, small),
         "raw_structure": 0.5
@@ -129,6 +136,8 @@ def picture_losses(
     }
     if patch.final is not None:
         large, behind = windows.cut(target, BORDER), windows.cut(background, BORDER)
+        if known is not None:
+            large = torch.lerp(patch.final.detach(), large, final_known)
         terms["final"] = l1(patch.final, large)
         terms["final_structure"] = structure_weight * structure(composite(patch.final, behind), composite(large, behind))
     return terms

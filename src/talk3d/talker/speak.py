@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -70,7 +71,9 @@ class Motion:
         return self[torch.where(place < len(self), place, period - place)]
 
 
-def save_avatar(path: Path, subject: Subject, capture: Capture, talker: Talker, config: TrainConfig, overwrite: bool):
+def save_avatar(
+    path: Path, subject: Subject, capture: Capture, talker: Talker, config: TrainConfig, overwrite: bool
+) -> None:
     """Write everything that speaking needs into one file; neither video nor capture is needed after that."""
     start, stop = capture.train
     generator = talker.generator
@@ -135,8 +138,8 @@ class Speaker:
         self.profile = profile
         self.audio = AudioConfig(**config["audio"])
         self.encoder = TokenEncoder(TokenConfig(**config["tokens"]), self.audio)
-        unet = {key: tuple(value) if isinstance(value, list) else value for key, value in config["unet"].items()}
-        self.unet = AttentionUNet(UNetConfig(**unet))
+        sizes = config["unet"]
+        self.unet = AttentionUNet(UNetConfig(**sizes | {name: tuple(sizes[name]) for name in ("down", "up")}))
         self.generator = Generator(profile)
         weights = artifact.tensors("weights.safetensors")
         for name, module in (
@@ -153,8 +156,9 @@ class Speaker:
         self.planes, self.ws = person["planes"], person["ws"]
         self.landmark_scale, self.pose_offset = person["landmark_scale"], person["pose_offset"]
         self.motion = Motion(person["yaw"], person["pitch"], person["blink"], person["crop_from_source"])
-        encoded = np.frombuffer(artifact.read("plate.png"), np.uint8)
-        self.plate = np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1])
+        plate = cv2.imdecode(np.frombuffer(artifact.read("plate.png"), np.uint8), cv2.IMREAD_COLOR)
+        assert plate is not None
+        self.plate = np.ascontiguousarray(plate[..., ::-1])
         with torch.inference_mode():
             self.trunk: Trunk = self.unet.trunk(self.planes)
 
@@ -274,7 +278,13 @@ class SpeakConfig:
 
 
 def speak(
-    speaker: Speaker, sound: Path, output: Path, config: SpeakConfig, overwrite: bool, progress, drive: Capture | None = None
+    speaker: Speaker,
+    sound: Path,
+    output: Path,
+    config: SpeakConfig,
+    overwrite: bool,
+    progress: Callable[[int, int], None],
+    drive: Capture | None = None,
 ) -> int:
     """Write the talking video, and return its number of frames.
 
@@ -293,16 +303,17 @@ def speak(
         MediaError: the sound cannot be read.
         OutputExistsError: the output exists.
     """
+    claims: dict[str, Any] = {
+        "avatar": speaker.artifact.hash,
+        "capture": speaker.artifact.parents["Capture"],
+        "camera": config.camera.kind,
+        "protocol": "paper" if drive else "audio-only",
+    }
     metadata = {
         "generator": f"talk3d {__version__}",
         "notice": "AI-generated: this is not a recording.",
         "consent": speaker.artifact.consent,
-        "talk3d": {
-            "avatar": speaker.artifact.hash,
-            "capture": speaker.artifact.parents["Capture"],
-            "camera": config.camera.kind,
-            "protocol": "paper" if drive else "audio-only",
-        },
+        "talk3d": claims,
     }
     if drive is None:
         loudness = Loudness.of(read_audio_chunks(sound))
@@ -325,7 +336,7 @@ def speak(
             return dataclasses.replace(moving, blink=generated[frames])
     else:
         start, stop = drive.test
-        metadata["talk3d"] |= {"frames": [start, stop], "split": "test"}
+        claims |= {"frames": [start, stop], "split": "test"}
         whole = drive.audio()
         gain = Loudness.of([whole[drive.train[0] * SAMPLES_PER_FRAME : drive.train[1] * SAMPLES_PER_FRAME]]).gain
         all_windows = torch.cat(list(frame_windows([whole], gain, speaker.audio)))

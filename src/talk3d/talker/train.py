@@ -239,12 +239,14 @@ def train_talker(
         windows = at_mouth.where(np.arange(len(index)) % 2 == 0, anywhere)
         cameras = profile.orbit.pose(conditions.yaw[where], conditions.pitch[where])
         patch = render_patch(generator, planes + delta, ws.expand(len(index), -1, -1), cameras, windows, rng)
-        target, background = frames.views(start + index)
-        terms = picture_losses(patch, target, background, windows, config.weights.structure)
+        views = frames.views(start + index)
+        terms = picture_losses(
+            patch, views.target, views.background, windows, config.weights.structure, views.known
+        )
         assert patch.final is not None
-        mask = windows.cut(_draw_outlines(outlines[index], target.shape[-1]), BORDER)
+        mask = windows.cut(_draw_outlines(outlines[index], views.target.shape[-1]), BORDER)
         losses = {name: config.weights.picture * value.mean() for name, value in terms.items()}
-        losses["mouth"] = config.weights.mouth * l2(patch.final[:, :3], windows.cut(target, BORDER)[:, :3], mask).mean()
+        losses["mouth"] = config.weights.mouth * l2(patch.final[:, :3], windows.cut(views.target, BORDER)[:, :3], mask).mean()
         losses["delta"] = config.weights.delta * magnitude(delta).mean()
         heard = encoder.lips(tokens[:, 0] - encoder.kinds[0])
         losses["lips"] = config.weights.lips * F.mse_loss(heard, lip_shapes[where])
@@ -317,8 +319,8 @@ def _augment(audio: Tensor, rng: np.random.Generator) -> Tensor:
 def _lip_shapes(capture: Capture, count: int) -> tuple[Tensor, Tensor]:
     """The closed shape [shapes] and the lip shape of each training frame [frames, shapes] (principal components)."""
     start, stop = capture.train
-    lips = capture.landmarks[start:stop][:, [*OUTER_LIPS, *INNER_LIPS]]
-    lips = torch.from_numpy(lips - lips.mean(1, keepdims=True)).float().flatten(1)
+    points = capture.landmarks[start:stop][:, [*OUTER_LIPS, *INNER_LIPS]]
+    lips = torch.from_numpy(points - points.mean(1, keepdims=True)).float().flatten(1)
     centred = lips - lips.mean(0)
     _, values, directions = torch.linalg.svd(centred, full_matrices=False)
     scale = values[0] / math.sqrt(len(lips))
@@ -385,7 +387,9 @@ def _modules(talker: Talker) -> dict[str, torch.nn.Module]:
     return {"encoder": talker.encoder, "unet": talker.unet, "superresolution": talker.generator.superresolution}
 
 
-def _save(run: Path, talker: Talker, optimizer: torch.optim.Optimizer, identity: dict, step: int, elapsed: float):
+def _save(
+    run: Path, talker: Talker, optimizer: torch.optim.Optimizer, identity: dict, step: int, elapsed: float
+) -> None:
     tensors = {f"{name}.{k}": v for name, module in _modules(talker).items() for k, v in module.state_dict().items()}
     tensors |= optimizer_tensors(optimizer, "optimizer")
     save_state(run / STATE, tensors, identity | {"step": step, "elapsed": elapsed})

@@ -204,6 +204,7 @@ class AttentionUNet(nn.Module):
         # A plain convolution ends it: an activation would make the delta one-sided, a normalisation would undo the zero.
         self.out = nn.Conv2d(3 * u3, 3 * config.plane_channels, 3, padding=1, groups=3)
         nn.init.zeros_(self.out.weight)
+        assert self.out.bias is not None
         nn.init.zeros_(self.out.bias)
 
     def forward(
