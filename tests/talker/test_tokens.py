@@ -1,0 +1,125 @@
+"""Conditions to tokens: each condition speaks through its own token, and all are heard."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from talk3d.talker.audio import AudioConfig
+from talk3d.talker.tokens import NAMES, AudioAttention, AudioNet, Conditions, SinusoidalMLP, TokenConfig, TokenEncoder
+
+AUDIO, CONFIG = AudioConfig(bands=12), TokenConfig(width=24, windows=6)
+
+
+def conditions(batch: int = 3) -> Conditions:
+    return Conditions(
+        audio=torch.rand(batch, CONFIG.windows, AUDIO.bands, AUDIO.columns) * 2 - 1,
+        blink=torch.rand(batch),
+        rotation=0.3 * torch.randn(batch, 2),
+        landmark=torch.randn(batch, 4),
+    )
+
+
+@pytest.fixture
+def encoder() -> TokenEncoder:
+    return TokenEncoder(CONFIG, AUDIO)
+
+
+def test_one_token_per_condition_in_the_stated_order(encoder: TokenEncoder) -> None:
+    given = conditions()
+    tokens = encoder(given)
+    assert tokens.shape == (3, len(NAMES), CONFIG.width)
+    for name, changes in {
+        "audio": {"audio": given.audio.flip(1)},
+        "blink": {"blink": 1 - given.blink},
+        "rotation": {"rotation": -given.rotation},
+        "landmark": {"landmark": -given.landmark},
+    }.items():
+        changed = (encoder(dataclasses.replace(given, **changes)) - tokens).abs().amax(-1)  # [B, tokens]
+        assert [other for other, difference in zip(NAMES, changed.T, strict=True) if difference.max() > 1e-4] == [name]
+        assert (changed[:, NAMES.index(name)] > 1e-4).all()
+
+
+def test_the_null_token_listens_to_nothing(encoder: TokenEncoder) -> None:
+    null = NAMES.index("null")
+    tokens = torch.cat([encoder(conditions())[:, null], encoder(conditions())[:, null]])
+    assert torch.equal(tokens, tokens[:1].expand_as(tokens))
+    assert tokens.abs().max() > 0
+
+
+def test_frames_of_a_batch_do_not_mix(encoder: TokenEncoder) -> None:
+    given = conditions(4)
+    alone = [
+        encoder(Conditions(*(getattr(given, field.name)[i : i + 1] for field in dataclasses.fields(given))))
+        for i in range(4)
+    ]
+    torch.testing.assert_close(encoder(given), torch.cat(alone))
+
+
+def test_learnt_codes_tell_equal_tokens_apart(encoder: TokenEncoder) -> None:
+    assert len({tuple(code.tolist()) for code in encoder.kinds.detach()}) == len(NAMES)
+    given = conditions(1)
+    before = encoder(given)
+    with torch.no_grad():
+        encoder.kinds.zero_()
+    assert not torch.allclose(encoder(given), before)
+
+
+def test_gradients_reach_every_weight_and_every_condition(encoder: TokenEncoder) -> None:
+    given = conditions()
+    leaves = [value.requires_grad_() for value in dataclasses.astuple(given)]
+    given = Conditions(*leaves)
+    (encoder(given).square().mean() + encoder.lips(encoder.hear(given.audio)).square().mean()).backward()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+    for leaf in leaves:
+        assert leaf.grad is not None
+        assert leaf.grad.reshape(len(leaf), -1).abs().sum(1).min() > 0
+
+
+def test_attention_weighs_its_windows() -> None:
+    attention = AudioAttention(8, 6)
+    code = torch.randn(2, 1, 8).expand(2, 6, 8)
+    # Weights sum to one: equal codes come out as they are.
+    torch.testing.assert_close(attention(code), code[:, 0])
+    codes = torch.randn(5, 6, 8)
+    out = attention(codes)
+    low, high = codes.amin(1), codes.amax(1)
+    assert ((out >= low - 1e-6) & (out <= high + 1e-6)).all()
+
+
+def test_attention_begins_by_listening_to_the_frame_itself() -> None:
+    torch.manual_seed(3)
+    attention = AudioAttention(8, 6)
+    for window in range(6):
+        codes = torch.zeros(1, 6, 8)
+        codes[0, window] = 1.0
+        weight = attention(codes).mean().item()
+        assert (weight > 0.3) == (window == 3)
+
+
+def test_the_audio_net_hears_all_columns() -> None:
+    net = AudioNet(AUDIO, 16)
+    sound = (torch.rand(1, AUDIO.bands, AUDIO.columns) * 2 - 1).requires_grad_()
+    net(sound).square().sum().backward()
+    assert sound.grad is not None
+    assert (sound.grad.abs().sum(1) > 0).all()  # every column
+    assert (sound.grad.abs().sum(2) > 0).all()  # every band
+
+
+def test_octaves_of_sines_by_hand() -> None:
+    mlp = SinusoidalMLP(1, 2, 4)
+    seen: list[torch.Tensor] = []
+    mlp.dense[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    mlp(torch.tensor([[1.0], [0.5], [0.0]]))
+    half = 2**-0.5
+    expected = torch.tensor([[1.0, 1.0, 0.0, 0.0, -1.0], [0.5, half, half, 1.0, 0.0], [0.0, 0.0, 1.0, 0.0, 1.0]])
+    torch.testing.assert_close(seen[0], expected, atol=1e-6, rtol=0)
+
+
+def test_wrong_shapes_are_refused(encoder: TokenEncoder) -> None:
+    """The annotations are checked when tests run; this is the canary of that check."""
+    given = conditions()
+    with pytest.raises(Exception, match="rotation"):
+        dataclasses.replace(given, rotation=torch.zeros(3, 3))
