@@ -126,7 +126,7 @@ def test_the_renderers_planes_are_xy_xz_zy() -> None:
 
 @pytest.mark.parametrize(("source", "along_columns"), list(itertools.product(range(3), (True, False))))
 def test_profiles_land_on_the_axis_they_came_from(source: int, along_columns: bool) -> None:
-    """Fill a plane with a function of one world axis: planes that have this axis must vary along it in the same way, and
+    """Fill a plane with a function of one world axis: planes with this axis must vary along it in the same way, and in
     in the plane that lacks it the mean must stand.
     """
     size = 6
