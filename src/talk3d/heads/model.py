@@ -301,13 +301,13 @@ def parameters_from_latent(z: Array, pack: HeadPack) -> HeadParameters:
     Args:
         z: [128].
     """
-    z = np.asarray(z, np.float64)
+    numbers = np.asarray(z, np.float64)
     cursor = 0
 
     def take(count: int) -> NDArray[np.float64]:
         nonlocal cursor
         cursor += count
-        return z[cursor - count : cursor]
+        return numbers[cursor - count : cursor]
 
     def choose(names: list[str], slots: int) -> str:
         return names[int(np.argmax(take(slots)[: len(names)]))]
