@@ -92,7 +92,7 @@ class Artifact:
         if verify:
             for name, digest in members.items():
                 try:
-                    actual = hashlib.sha256(_read_member(path, name)).hexdigest()
+                    actual = _digest(path, name)
                 except (KeyError, OSError) as error:
                     raise ArtifactError(f"`{path}` lacks its member `{name}`; it is incomplete. Remake it.") from error
                 if actual != digest:
@@ -247,7 +247,7 @@ def remove_stale_partials(path: Path) -> None:
 
 def _seal(cls: type[Artifact], draft: Draft) -> None:
     members = {
-        member.name: hashlib.sha256(member.read_bytes()).hexdigest()
+        member.name: _digest(draft.folder, member.name)
         for member in sorted(draft.folder.iterdir())
         if member.name != MANIFEST
     }
@@ -280,6 +280,18 @@ def _read_member(root: Path, member: str) -> bytes:
         return (root / member).read_bytes()
     with zipfile.ZipFile(root) as archive:
         return archive.read(member)
+
+
+def _digest(root: Path, member: str) -> str:
+    """SHA-256 of a member, read in pieces: captures hold long films."""
+    if root.is_dir():
+        with (root / member).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    with zipfile.ZipFile(root) as archive, archive.open(member) as packed:
+        digest = hashlib.sha256()
+        while piece := packed.read(1 << 20):
+            digest.update(piece)
+        return digest.hexdigest()
 
 
 def save_state(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:

@@ -56,12 +56,16 @@ def main() -> None:
         sys.exit(130)
 
 
-def models_install() -> None:
-    """Fetch the face detector, landmark, iris and person-mask models (Apache-2.0, 4 MB kept) into the user's cache."""
+def models_install(wheel: Path | None = None) -> None:
+    """Fetch the face detector, landmark, iris and person-mask models (Apache-2.0, 4 MB kept) into the user's cache.
+
+    Args:
+        wheel: take them from this downloaded wheel instead of asking the package index.
+    """
     from . import frozen
 
     with _bar("Installing models") as report:
-        frozen.install_models(lambda text: report(0.0, text))
+        frozen.install_models(lambda text: report(0.0, text), wheel=wheel)
     models_list()
 
 
@@ -79,6 +83,7 @@ def prepare(
     /,
     output: Output,
     consent: Consent,
+    audio: Path | None = None,
     prior: Path | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -88,6 +93,7 @@ def prepare(
         video: any film with one clearly visible face and sound; 30 seconds to 5 minutes are best.
         output: folder of the Capture.
         consent: who agreed to be portrayed: the person is you (self), gave you permission, or does not exist (synthetic).
+        audio: a sound file to use instead of the video's own sound; it must start with the first frame.
         prior: a Prior folder instead of the shipped one.
         overwrite: replace an existing Capture.
     """
@@ -105,8 +111,11 @@ def prepare(
             prior_hash=model.hash,
             consent=consent,
             progress=report,
+            audio=audio,
             overwrite=overwrite,
         )
+    for warning in capture.report["warnings"]:
+        print(f"note: {warning}")
     print(f"{output}: {capture.count} frames, {len(range(*capture.train))} for training, the rest for testing")
 
 

@@ -28,7 +28,7 @@ BATCH = 32
 class CameraConfig:
     """Settings of the camera refinement."""
 
-    steps: int = 10
+    steps: int = 6
     rays: int = 192
     """Rays per frame and step, drawn where the person is."""
     learning_rate: float = 2e-3

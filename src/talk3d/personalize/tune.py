@@ -28,9 +28,9 @@ BALL_PITCH = 0.35
 class TuneConfig:
     """Settings of the tuning."""
 
-    steps: int = 150
+    steps: int = 120
     learning_rate: float = 2e-3
-    frames_per_step: int = 4
+    frames_per_step: int = 3
     """Frames drawn in one step; memory depends on this, not on how many frames there are."""
     ball_radius: float = 1.0
     """Distance of the ball's latents from the person, in units of the prior's spread of w per component."""
