@@ -103,6 +103,14 @@ def test_the_hash_depends_on_kind_content_config_and_parents(tmp_path: Path) -> 
     assert len(hashes) == 5
 
 
+def test_it_appears_by_a_rename_with_everything_in_it(tmp_path: Path) -> None:
+    with creating(Prior, tmp_path / "p") as draft:
+        draft.write_json("notes.json", 1)
+        written = draft.folder.stat().st_ino
+        assert not (tmp_path / "p").exists()
+    assert (tmp_path / "p").stat().st_ino == written
+
+
 def test_an_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="disk on fire"):
         fail_to_make(Prior, tmp_path / "p")

@@ -124,14 +124,14 @@ def test_the_nearer_of_two_balls_is_seen() -> None:
 
 
 def test_what_lies_outside_the_box_is_cut_away() -> None:
-    head, pack = made_of(("face", (0.3, 0.0, 0.0), 0.3))
-    picture = render_head(head, pack, *camera(), 128)
+    head, pack = made_of(("face", (0.35, 0.0, 0.0), 0.3))
     pose, intrinsics = camera()
-    seen = np.argwhere(picture.alpha > 0)
-    right = seen[:, 1].max() / 128
-    border = 0.5 + intrinsics[0, 0] * 0.5 / (pose[2, 3] - 0.2)  # x = 0.5 seen at about the ball's middle
-    assert right < border + 0.02
-    assert right > 0.9
+    intrinsics[[0, 1], [0, 1]] = 1.6  # a wider view than usual, in which the whole ball would be seen
+    picture = render_head(head, pack, pose, intrinsics, 128)
+    found = np.argwhere(picture.alpha > 0)[:, 1].max() / 128
+    # The cut circle at x = 1/2 reaches from z = -0.26 to 0.26; its near edge is furthest out.
+    assert found == pytest.approx(0.5 + 1.6 * 0.5 / (2.7 - 0.26), abs=0.02)
+    assert found + 0.03 < 0.5 + 1.6 * 0.62 / 2.7  # where the whole ball would end, at least
 
 
 def test_back_faces_are_not_drawn() -> None:

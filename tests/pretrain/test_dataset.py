@@ -24,6 +24,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_shard_depends_on_its_number_alone(shards: Path, pack: HeadPack, tmp_path: Path) -> None:
     again = render_shard(tmp_path, 2, pack, Orbit())
     assert again == tmp_path / "shard-00002"
+    assert [path.name for path in tmp_path.iterdir()] == ["shard-00002"]
     assert contents(again) == contents(shards / "shard-00002")
     other = contents(shards / "shard-00003")
     assert all(other[name] != data for name, data in contents(again).items())

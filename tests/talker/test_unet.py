@@ -69,6 +69,29 @@ def test_the_trunk_is_all_that_tokens_do_not_reach(awake: AttentionUNet) -> None
     assert torch.equal(awake.delta(trunk, tokens), awake(planes, tokens))
 
 
+def test_the_network_equals_its_description(awake: AttentionUNet) -> None:
+    """Written out without the trunk's short cut: down, transformer with its residual, up with added skips."""
+    planes, tokens = inputs(1)
+    skips, x = [], planes
+    for conv in (awake.down1, awake.down2, awake.down3):
+        x = awake._down(conv(roll_out(x)))
+        skips.append(x)
+    normal = awake.norm(x.flatten(1, 2)).unflatten(1, (3, -1))
+    stream = awake.project(normal.flatten(3).mT)
+    for block in awake.blocks:
+        stream = stream + awake.position  # before every block
+        stream = stream + block.self_attention(block.norm1(stream))
+        stream = stream + block.cross_attention(block.norm2(stream), tokens)
+        value, gate = block.expand(block.norm3(stream)).chunk(2, -1)
+        stream = stream + block.contract(value * torch.nn.functional.gelu(gate))
+    x = x + stream.mT.unflatten(3, tuple(x.shape[-2:]))
+    x = awake._up(awake.up1(roll_out(x))) + skips[1]
+    x = awake._up(awake.up2(roll_out(x))) + skips[0]
+    x = awake._up(awake.up3(roll_out(x)))
+    expected = awake.out(x.flatten(1, 2)).unflatten(1, (3, -1))
+    torch.testing.assert_close(awake(planes, tokens), expected, atol=1e-5, rtol=1e-4)
+
+
 def test_frames_of_a_batch_do_not_mix(awake: AttentionUNet) -> None:
     planes, tokens = inputs(3)
     trunk = awake.trunk(planes)
