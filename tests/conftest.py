@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from talk3d.artifacts import creating
 from talk3d.capture.build import Capture, split_of
 from talk3d.prior.generator import MINI, Generator, LoadedPrior, Profile, load_prior, save_prior

@@ -80,9 +80,7 @@ def test_projection_is_the_inverse_matrix_and_a_division() -> None:
     for n in range(2):
         world2cam = torch.linalg.inv(orbit.pose(yaw, pitch)[n])
         image = (homogeneous @ world2cam.T)[..., :3] @ orbit.intrinsics().double().T
-        torch.testing.assert_close(
-            orbit.project(points, yaw, pitch)[n], image[..., :2] / image[..., 2:], atol=1e-7, rtol=0
-        )
+        torch.testing.assert_close(orbit.project(points, yaw, pitch)[n], image[..., :2] / image[..., 2:], atol=1e-7, rtol=0)
 
 
 def test_pivot_is_in_the_middle_and_axes_point_the_documented_way() -> None:

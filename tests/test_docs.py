@@ -173,8 +173,7 @@ def test_no_broken_companion_of_torch_is_installed() -> None:
 
 def test_licences_of_all_dependencies_are_listed() -> None:
     listed = {
-        normal(name)
-        for name in re.findall(r"^\| ([\w.-]+) \|", (ROOT / "docs" / "licences.md").read_text(), re.MULTILINE)
+        normal(name) for name in re.findall(r"^\| ([\w.-]+) \|", (ROOT / "docs" / "licences.md").read_text(), re.MULTILINE)
     }
     assert set(pins()) <= listed, sorted(set(pins()) - listed)
 

@@ -60,7 +60,5 @@ def test_every_room_has_its_layer() -> None:
     contract = PYPROJECT["tool"]["importlinter"]["contracts"][0]
     assert contract["exhaustive"]
     layers = {room.strip(" ()") for layer in contract["layers"] for room in layer.split("|")}
-    rooms = {
-        p.stem for p in Path(talk3d.__file__).parent.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()
-    }
+    rooms = {p.stem for p in Path(talk3d.__file__).parent.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()}
     assert rooms - {"__init__"} <= layers

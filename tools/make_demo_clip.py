@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
+
 from talk3d.camera import Orbit
 from talk3d.heads.model import HeadPack, HeadParameters, Light
 from talk3d.heads.subject import Phone, perform, write_script
@@ -72,7 +73,7 @@ def synthesise(text: str, voice: str, speed: int) -> tuple[np.ndarray, list[Phon
     library.espeak_Synchronize()
     sound = soxr.resample(np.concatenate(chunks).astype(np.float32) / 32768, rate, RATE)
     phones = []
-    for (start, name), (stop, _) in zip(events, events[1:] + [(len(sound) / RATE, "")], strict=True):
+    for (start, name), (stop, _) in zip(events, [*events[1:], (len(sound) / RATE, "")], strict=True):
         # Stress marks and length do not change the lips.
         plain = name.strip("',%=_:|;")
         viseme = next((v for n, v in VISEMES.items() if plain.startswith(n)), None)
@@ -86,8 +87,12 @@ def background(size: int) -> np.ndarray:
     """A soft gradient with a few blurred shapes: plain, but not so plain that errors hide."""
     y, x = np.mgrid[0:size, 0:size] / size
     base = np.array([96, 112, 124]) + 40 * (1 - y)[..., None] + 20 * x[..., None]
-    for cx, cy, radius, tint in ((0.12, 0.3, 0.1, (30, 10, -20)), (0.86, 0.42, 0.13, (-20, 5, 25)), (0.9, 0.1, 0.07, (20, 20, 0))):
-        base += np.exp(-(((x - cx) ** 2 + (y - cy) ** 2) / radius**2) ** 2)[..., None] * np.array(tint)
+    for cx, cy, radius, tint in (
+        (0.12, 0.3, 0.1, (30, 10, -20)),
+        (0.86, 0.42, 0.13, (-20, 5, 25)),
+        (0.9, 0.1, 0.07, (20, 20, 0)),
+    ):
+        base += np.exp(-((((x - cx) ** 2 + (y - cy) ** 2) / radius**2) ** 2))[..., None] * np.array(tint)
     return np.clip(base, 0, 255).astype(np.uint8)
 
 

@@ -93,6 +93,8 @@ class Artifact:
             for name, digest in members.items():
                 try:
                     actual = _digest(path, name)
+                except zipfile.BadZipFile:
+                    actual = "damaged"
                 except (KeyError, OSError) as error:
                     raise ArtifactError(f"`{path}` lacks its member `{name}`; it is incomplete. Remake it.") from error
                 if actual != digest:
@@ -247,9 +249,7 @@ def remove_stale_partials(path: Path) -> None:
 
 def _seal(cls: type[Artifact], draft: Draft) -> None:
     members = {
-        member.name: _digest(draft.folder, member.name)
-        for member in sorted(draft.folder.iterdir())
-        if member.name != MANIFEST
+        member.name: _digest(draft.folder, member.name) for member in sorted(draft.folder.iterdir()) if member.name != MANIFEST
     }
     manifest: dict[str, Any] = {
         "kind": cls.kind,
@@ -299,9 +299,7 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, An
     import safetensors.torch
 
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    safetensors.torch.save_file(
-        {k: v.detach().contiguous() for k, v in tensors.items()}, partial, {"state": json.dumps(state)}
-    )
+    safetensors.torch.save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, {"state": json.dumps(state)})
     os.replace(partial, path)
 
 

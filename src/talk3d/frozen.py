@@ -115,8 +115,7 @@ def model_path(name: str) -> Path:
         )
     if not _is_good(path, model):
         raise ModelMissingError(
-            f"The model file `{path}` is damaged: its SHA-256 is not the expected one. "
-            f"Run `{INSTALL_COMMAND}` to replace it."
+            f"The model file `{path}` is damaged: its SHA-256 is not the expected one. Run `{INSTALL_COMMAND}` to replace it."
         )
     return path
 

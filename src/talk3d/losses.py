@@ -52,6 +52,8 @@ def structure(x: Picture, y: Picture) -> PerSample:
 
 def _dissimilarity(x: Picture, y: Picture) -> PerSample:
     channels = x.shape[1]
+    # The brightness term compares means as ratios, so values must start at zero: 0..2.
+    x, y = x + 1, y + 1
     moments = F.avg_pool2d(torch.cat([x, y, x * x, y * y, x * y], 1), 7, stride=2)
     mean_x, mean_y, xx, yy, xy = moments.split(channels, 1)
     covariance = xy - mean_x * mean_y

@@ -221,9 +221,7 @@ def read_audio_chunks(path: Path | str, rate: int = AUDIO_RATE) -> Iterator[np.n
     with _opened(path) as container:
         stream = _audio_stream(container)
         if stream is None:
-            raise NoAudioError(
-                f"`{path}` has no sound track. Use a recording with sound, or give a sound file as well."
-            )
+            raise NoAudioError(f"`{path}` has no sound track. Use a recording with sound, or give a sound file as well.")
         source_rate = stream.codec_context.sample_rate
         resampler = soxr.ResampleStream(source_rate, rate, 1, dtype="float32") if source_rate != rate else None
         for piece in _placed_audio(path, container, stream, _first_frame_time(path, container)):
@@ -312,9 +310,7 @@ def _first_frame_time(path: Path, container: av.container.InputContainer) -> flo
     return _first_frame(path, container).time or 0.0
 
 
-def _timed_frames(
-    path: Path, container: av.container.InputContainer, seek: float
-) -> Iterator[tuple[float, av.VideoFrame]]:
+def _timed_frames(path: Path, container: av.container.InputContainer, seek: float) -> Iterator[tuple[float, av.VideoFrame]]:
     """Decoded frames with times in seconds after the first frame, strictly rising, from some time before `seek` on."""
     stream = _video_stream(container)
     first = _first_frame(path, container).time
@@ -334,8 +330,7 @@ def _timed_frames(
                 yield time, frame
     except av.FFmpegError as error:
         raise MediaError(
-            f"`{path}` is damaged {max(time, 0):.1f} s after its start ({_reason(error)}). "
-            "Copy it again or re-encode it."
+            f"`{path}` is damaged {max(time, 0):.1f} s after its start ({_reason(error)}). Copy it again or re-encode it."
         ) from error
 
 
@@ -354,9 +349,7 @@ def _converter(info: VideoInfo, gray: bool) -> Any:
     return convert
 
 
-def _placed_audio(
-    path: Path, container: av.container.InputContainer, stream: Any, zero: float | None
-) -> Iterator[np.ndarray]:
+def _placed_audio(path: Path, container: av.container.InputContainer, stream: Any, zero: float | None) -> Iterator[np.ndarray]:
     """Mono float32 pieces at the source's rate, contiguous, the first sample at file time `zero` (None: wherever)."""
     rate = stream.codec_context.sample_rate
     to_float = av.AudioResampler(format="fltp", rate=rate)
@@ -527,9 +520,7 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if kind is None:
             self.close()
         else:
@@ -586,9 +577,7 @@ class GrayWriter:
     def __enter__(self) -> GrayWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if kind is None:
             self.close()
         else:
@@ -603,8 +592,7 @@ class _PendingFile:
             raise ConfigError(f"`{path}` must end in `{suffix}`, the only format written here.")
         if path.exists() and not overwrite:
             raise OutputExistsError(
-                f"`{path}` already exists and nothing is overwritten silently. Choose another output, or pass "
-                "`--overwrite`."
+                f"`{path}` already exists and nothing is overwritten silently. Choose another output, or pass `--overwrite`."
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         for stale in path.parent.glob(f".{path.name}.*.partial"):

@@ -145,9 +145,7 @@ def test_what_is_outside_the_face_does_not_count_there(capture: Capture, film: F
 
 
 def test_a_result_without_a_face_is_said_so(capture: Capture, film: Film, tmp_path: Path) -> None:
-    row = evaluate(film(lambda frame: frame // 64 * 0 + 90), capture.root, tmp_path / "r", baselines=False).rows[
-        "result"
-    ]
+    row = evaluate(film(lambda frame: frame // 64 * 0 + 90), capture.root, tmp_path / "r", baselines=False).rows["result"]
     assert row.face_found.value == 0
     assert row.mouth_opening.value is None
     assert row.mouth_distance.frames == 0

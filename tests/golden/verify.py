@@ -108,9 +108,7 @@ class Result:
         """Compare mean, deviation, least, greatest and sum of magnitudes over the last two axes."""
         x = actual.detach().double().flatten(-2)
         numbers = torch.stack([x.mean(-1), x.std(-1), x.amin(-1), x.amax(-1), x.abs().sum(-1)], dim=-1)
-        self.close(
-            f"{name} (mean, std, min, max)", numbers[..., :4].reshape(expected[..., :4].shape), expected[..., :4]
-        )
+        self.close(f"{name} (mean, std, min, max)", numbers[..., :4].reshape(expected[..., :4].shape), expected[..., :4])
         # The sum runs over many pixels, so only its relative error means anything.
         total = expected[..., 4].clamp(min=1e-12)
         self.close(f"{name} (sum)", (numbers[..., 4].reshape(total.shape) / total), torch.ones_like(total))
@@ -165,9 +163,7 @@ def ray_sampler(g: Golden, r: Result) -> None:
 
 def ray_marcher(g: Golden, r: Result) -> None:
     for suffix, white in [("", False), ("_white", True)]:
-        features, depth, weights = march(
-            g["colors"], g["densities"].squeeze(-1), g["depths"].squeeze(-1), white_back=white
-        )
+        features, depth, weights = march(g["colors"], g["densities"].squeeze(-1), g["depths"].squeeze(-1), white_back=white)
         r.close(f"rgb{suffix}", features, g[f"rgb{suffix}"])
         r.close(f"depth{suffix}", depth[..., None], g[f"depth{suffix}"])
         r.close(f"weights{suffix}", weights[..., None], g[f"weights{suffix}"])
@@ -194,9 +190,7 @@ def ray_sampling(g: Golden, r: Result) -> None:
     shape = g["stratified"].shape[:3]
     jitter = torch.full(shape, 0.5)
     r.close("stratified", stratified_depths(near, far, jitter)[..., None], g["stratified"], EXACT)
-    r.close(
-        "disparity", stratified_depths(near, far, jitter, disparity=True)[..., None], g["stratified_disparity"], EXACT
-    )
+    r.close("disparity", stratified_depths(near, far, jitter, disparity=True)[..., None], g["stratified_disparity"], EXACT)
     per_ray = stratified_depths(g["stratified_perray_start"], g["stratified_perray_end"], jitter)
     r.close("per ray", per_ray[..., None], g["stratified_perray"], EXACT)
     z, weights = g["z_vals"].squeeze(-1), g["weights"].squeeze(-1)
@@ -346,9 +340,7 @@ def layers(g: Golden, r: Result) -> None:
         y = modulated_conv2d(x, weight, styles, fir_filter(), up=up, down=down, demodulate=demodulate)
         r.close(f"modconv {name}", y, g[f"modconv_{name}_y"], EXACT)
         single = [
-            modulated_conv2d(
-                x[i : i + 1], weight, styles[i : i + 1], fir_filter(), up=up, down=down, demodulate=demodulate
-            )
+            modulated_conv2d(x[i : i + 1], weight, styles[i : i + 1], fir_filter(), up=up, down=down, demodulate=demodulate)
             for i in range(len(x))
         ]
         r.close(f"modconv {name}, one at a time", torch.cat(single), g[f"modconv_{name}_y"], EXACT)
@@ -514,18 +506,14 @@ def eg3d(g: Golden, r: Result, generator: Generator) -> None:
     r.close("batch depth", raw.depth, g[name.replace("_raw", "_depth")])
 
 
-def _frames(
-    g: Golden, r: Result, generator: Generator, planes: Tensor, ws: Tensor, suffix: str, u: float | None
-) -> None:
+def _frames(g: Golden, r: Result, generator: Generator, planes: Tensor, ws: Tensor, suffix: str, u: float | None) -> None:
     """All frames of one sampling mode, one per call: depth is clamped per batch."""
     poses, intrinsics = camera_from_label(g["c"])
     index = g["ws_index"].tolist()
     images, raws, overwritten = [], [], []
     for frame, which in enumerate(index):
         own = ws[which : which + 1]
-        raw = generator.render(
-            planes[which : which + 1], poses[frame, None], intrinsics[frame, None], deterministic=True, u=u
-        )
+        raw = generator.render(planes[which : which + 1], poses[frame, None], intrinsics[frame, None], deterministic=True, u=u)
         images.append(generator.superresolve(raw.features, raw.rgb, None, own))
         raws.append(raw)
         if f"image_raw_as_returned{suffix}" in g:

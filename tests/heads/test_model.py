@@ -135,9 +135,7 @@ def test_expressions_act_on_both_sides_and_add_up(pack: HeadPack) -> None:
     np.testing.assert_allclose(pack.displacement({"eyeBlink": 1.0}), left + right, atol=1e-6)
     np.testing.assert_allclose(pack.displacement({"eyeBlink_L": 0.25}), 0.25 * left, atol=1e-6)
     both = pack.displacement({"jawOpen": 0.5, "mouthSmile": 0.3})
-    np.testing.assert_allclose(
-        both, pack.displacement({"jawOpen": 0.5}) + pack.displacement({"mouthSmile": 0.3}), atol=1e-5
-    )
+    np.testing.assert_allclose(both, pack.displacement({"jawOpen": 0.5}) + pack.displacement({"mouthSmile": 0.3}), atol=1e-5)
     with pytest.raises(ConfigError, match="no expression `wiggleEars`"):
         pack.displacement({"wiggleEars": 1.0})
 
@@ -228,7 +226,6 @@ def test_mirrored_hair_on_the_mean_head_is_the_mirror_image(pack: HeadPack) -> N
     np.testing.assert_allclose(hair_of(replace(NEUTRAL, hair_mirrored=True), pack), rest * MIRROR, atol=1e-5)
 
 
-@pytest.mark.xfail(strict=True, reason="mirrored hair is moved by its own side's shift with x turned over: inwards")
 def test_mirrored_hair_follows_a_symmetric_identity(pack: HeadPack, twin: np.ndarray) -> None:
     """On a head whose shape is symmetric, mirrored hair is the mirror image of the hair."""
     modes = pack.identity_modes.reshape(IDENTITY_MODES, -1, 3)
@@ -275,9 +272,6 @@ def test_building_is_a_pure_function(pack: HeadPack, decoded: list[HeadParameter
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="HeadEmbedding passes float64 latents on, against the annotation of what it calls"
-)
 def test_the_embedding_is_white_over_random_heads(pack: HeadPack, decoded: list[HeadParameters]) -> None:
     embedding = HeadEmbedding(pack)
     codes = np.stack([embedding(parameters) for parameters in decoded])
@@ -288,9 +282,6 @@ def test_the_embedding_is_white_over_random_heads(pack: HeadPack, decoded: list[
     assert 0.7 < np.quantile(codes.std(0), 0.05) <= np.quantile(codes.std(0), 0.95) < 1.4
 
 
-@pytest.mark.xfail(
-    strict=True, reason="HeadEmbedding passes float64 latents on, against the annotation of what it calls"
-)
 def test_the_embedding_tells_heads_apart_and_nothing_else(pack: HeadPack, decoded: list[HeadParameters]) -> None:
     embedding = HeadEmbedding(pack)
     one = next(p for p in decoded if p.hair)

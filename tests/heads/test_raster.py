@@ -213,9 +213,7 @@ def consistent(picture: HeadPicture) -> None:
 
 @pytest.mark.parametrize("index", [0, 1, 2])
 @pytest.mark.parametrize(("yaw", "pitch"), [(0.0, 0.0), (0.9, 0.2), (-0.5, -0.4)])
-def test_colour_alpha_depth_and_labels_agree(
-    heads: list[Head], pack: HeadPack, index: int, yaw: float, pitch: float
-) -> None:
+def test_colour_alpha_depth_and_labels_agree(heads: list[Head], pack: HeadPack, index: int, yaw: float, pitch: float) -> None:
     consistent(render_head(heads[index], pack, *camera(yaw, pitch), 96))
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+
 from talk3d.capture.frames import PersonFrames, Views, warp_plate, working_folder
 from talk3d.errors import ArtifactError, ConfigError
 from talk3d.personalize.cameras import CameraConfig, refine_cameras
@@ -39,9 +40,7 @@ def test_test_frames_leave_no_trace(tiny_prior, tiny_capture, make_capture, tmp_
     assert clean.chosen == noisy.chosen
     assert torch.equal(clean.w, noisy.w)
     assert torch.equal(clean.corrections, noisy.corrections)
-    for (name, one), other in zip(
-        clean.generator.state_dict().items(), noisy.generator.state_dict().values(), strict=True
-    ):
+    for (name, one), other in zip(clean.generator.state_dict().items(), noisy.generator.state_dict().values(), strict=True):
         assert torch.equal(one, other), name
 
 
@@ -119,7 +118,9 @@ def test_cameras_find_a_planted_turn(tiny_prior):
     turned = yaw + 0.03
     orbit = generator.profile.orbit
     with torch.no_grad():
-        raw = generator.render(planes.expand(frames, -1, -1, -1, -1), orbit.pose(turned, pitch), orbit.intrinsics().expand(frames, 3, 3))
+        raw = generator.render(
+            planes.expand(frames, -1, -1, -1, -1), orbit.pose(turned, pitch), orbit.intrinsics().expand(frames, 3, 3)
+        )
     target = torch.cat([raw.rgb, 2 * raw.alpha - 1], 1).repeat_interleave(4, 2).repeat_interleave(4, 3)
     views = Views(target, target[:, :3], torch.ones_like(target[:, :1]))
     config = CameraConfig(steps=40, rays=128, anchor_weight=0.0)
@@ -154,7 +155,11 @@ def test_plate_follows_the_crop():
 
 
 def test_working_folder_vanishes_even_after_an_error(tmp_path):
-    with pytest.raises(KeyboardInterrupt), working_folder(tmp_path / "subject") as folder:
-        folder.mkdir()
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with working_folder(tmp_path / "subject") as folder:
+            folder.mkdir()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert list(tmp_path.iterdir()) == []

@@ -91,9 +91,7 @@ def test_canary_a_forgotten_optimiser_is_noticed(
     assert not same(train_prior(pack, shards, tmp_path, profile, CONFIG, ignore), reference[1])
 
 
-def test_a_finished_run_is_not_trained_further(
-    reference: tuple, shards: Path, pack: HeadPack, profile: Profile
-) -> None:
+def test_a_finished_run_is_not_trained_further(reference: tuple, shards: Path, pack: HeadPack, profile: Profile) -> None:
     run, expected = reference
     before = (run / STATE).read_bytes()
     assert same(train_prior(pack, shards, run, profile, CONFIG, stop_after(1)), expected)

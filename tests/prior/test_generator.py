@@ -134,7 +134,7 @@ def test_mini_profile_shapes_and_size() -> None:
     generator = Generator(MINI).eval()
     assert MINI.num_ws == 12
     with torch.no_grad():
-        ws = generator.map(torch.randn(1, 128))
+        ws = generator.map(torch.randn(1, MINI.z_dim))
         assert ws.shape == (1, 12, 256)
         assert generator.planes(ws).shape == (1, 3, 16, 128, 128)
         picture = generator(ws, *cameras(1, MINI))
@@ -158,7 +158,7 @@ def lookup_and_elementwise_flops(profile: Profile) -> int:
 def test_mini_profile_keeps_its_budget() -> None:
     """Costs are fixed once weights ship: at most 1 GFLOP to render a picture and 4 to enlarge it."""
     generator = Generator(MINI).eval().requires_grad_(False)
-    ws = generator.map(torch.randn(1, 128))
+    ws = generator.map(torch.randn(1, MINI.z_dim))
     planes = generator.planes(ws)
     with FlopCounterMode(display=False) as rendering:
         raw = generator.render(planes, *cameras(1, MINI))
@@ -344,9 +344,7 @@ def test_damaged_priors_and_foreign_weights_are_refused(tmp_path: Path) -> None:
     state = Generator(TINY).state_dict()
     state["decoder.net.0.weight"] = torch.zeros(1, 1)
     state["extra"] = state.pop("decoder.net.2.bias")
-    with pytest.raises(
-        CheckpointError, match=r"missing: decoder\.net\.2\.bias; unknown: extra; of another shape"
-    ) as error:
+    with pytest.raises(CheckpointError, match=r"missing: decoder\.net\.2\.bias; unknown: extra; of another shape") as error:
         load_weights(Generator(TINY), state, "somewhere.safetensors")
     assert "somewhere.safetensors" in str(error.value)
 

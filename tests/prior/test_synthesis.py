@@ -75,9 +75,7 @@ def test_negative_padding_crops_and_flipping_correlates() -> None:
     taps = torch.rand(3, 2, dtype=F64)
     y = upfirdn2d(x, taps, padding=(-1, 0, 2, 0), flip=True)
     inside = nn.functional.pad(x, (0, 0, 2, 0))[0, 0, :, 1:].numpy()
-    np.testing.assert_allclose(
-        y[0, 0].numpy(), scipy.signal.correlate2d(inside, taps.numpy(), mode="valid"), atol=1e-12
-    )
+    np.testing.assert_allclose(y[0, 0].numpy(), scipy.signal.correlate2d(inside, taps.numpy(), mode="valid"), atol=1e-12)
 
 
 def test_up_convolution_is_a_true_convolution_of_the_stuffed_signal() -> None:

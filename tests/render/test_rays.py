@@ -81,9 +81,7 @@ def test_when_no_ray_hits_the_box_limits_stay_finite_in_depth() -> None:
 def test_stratified_depths_span_the_range_and_move_by_their_jitter() -> None:
     zero = torch.zeros(1, 2, 5, dtype=F64)
     torch.testing.assert_close(stratified_depths(2.0, 3.0, zero)[0, 0], torch.linspace(2, 3, 5, dtype=F64))
-    torch.testing.assert_close(
-        stratified_depths(2.0, 3.0, zero + 0.5)[0, 1], torch.linspace(2, 3, 5, dtype=F64) + 0.125
-    )
+    torch.testing.assert_close(stratified_depths(2.0, 3.0, zero + 0.5)[0, 1], torch.linspace(2, 3, 5, dtype=F64) + 0.125)
     per_ray = stratified_depths(torch.full((1, 2, 1), 2.0, dtype=F64), torch.full((1, 2, 1), 3.0, dtype=F64), zero)
     torch.testing.assert_close(per_ray, stratified_depths(2.0, 3.0, zero))
 

@@ -58,9 +58,7 @@ def test_windows_do_not_depend_on_odd_chunks() -> None:
     assert torch.equal(torch.cat(list(frame_windows(chunks, 1.0, CONFIG))), windows(sound))
 
 
-@pytest.mark.parametrize(
-    ("samples", "frames"), [(0, 0), (1, 1), (639, 1), (640, 1), (641, 2), (32000, 50), (32001, 51)]
-)
+@pytest.mark.parametrize(("samples", "frames"), [(0, 0), (1, 1), (639, 1), (640, 1), (641, 2), (32000, 50), (32001, 51)])
 def test_there_is_one_window_for_each_begun_frame(samples: int, frames: int) -> None:
     blocks = list(frame_windows([np.zeros(samples, np.float32)], 1.0, CONFIG))
     assert sum(map(len, blocks)) == frames

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+
 from talk3d.capture.build import Capture
 from talk3d.errors import ArtifactError, ConfigError, MediaError, NoAudioError, OutputExistsError
 from talk3d.prior.subject import Subject

@@ -50,8 +50,7 @@ def test_the_null_token_listens_to_nothing(encoder: TokenEncoder) -> None:
 def test_frames_of_a_batch_do_not_mix(encoder: TokenEncoder) -> None:
     given = conditions(4)
     alone = [
-        encoder(Conditions(*(getattr(given, field.name)[i : i + 1] for field in dataclasses.fields(given))))
-        for i in range(4)
+        encoder(Conditions(*(getattr(given, field.name)[i : i + 1] for field in dataclasses.fields(given)))) for i in range(4)
     ]
     torch.testing.assert_close(encoder(given), torch.cat(alone))
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+
 from talk3d.artifacts import load_state
 from talk3d.errors import CheckpointError
 from talk3d.talker.train import STATE, Talker, TrainConfig, crop_numbers, train_talker
@@ -24,14 +25,14 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def test_killed_and_continued_equals_uninterrupted(tiny_subject, tiny_capture, tmp_path):
     whole = weights(train_talker(tiny_subject, tiny_capture, tmp_path / "whole", CONFIG, lambda part, text: None))
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def die(part: float, text: str) -> None:
         if text.startswith("step 2"):
-            raise Killed
+            raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train_talker(tiny_subject, tiny_capture, tmp_path / "parts", CONFIG, die)
     assert load_state(tmp_path / "parts" / STATE)[1]["step"] == 2
     parts = weights(train_talker(tiny_subject, tiny_capture, tmp_path / "parts", CONFIG, lambda part, text: None))
@@ -61,9 +62,7 @@ def test_other_settings_or_subject_are_refused(tiny_subject, tiny_capture, tmp_p
             tiny_subject, tiny_capture, tmp_path, dataclasses.replace(CONFIG, learning_rate=1e-4), lambda part, text: None
         )
     with pytest.raises(CheckpointError, match="another subject"):
-        train_talker(
-            dataclasses.replace(tiny_subject, hash="other"), tiny_capture, tmp_path, CONFIG, lambda part, text: None
-        )
+        train_talker(dataclasses.replace(tiny_subject, hash="other"), tiny_capture, tmp_path, CONFIG, lambda part, text: None)
 
 
 def test_longer_training_continues(tiny_subject, tiny_capture, tmp_path):

@@ -134,9 +134,7 @@ def prepare(
     def watched() -> Iterator[np.ndarray]:
         for number, frame in enumerate(read_frames(video)):
             reservoir.offer(number, frame)
-            thumbnails.append(
-                cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA)
-            )
+            thumbnails.append(cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA))
             say("tracking", min(1.0, (number + 1) / expected))
             yield frame
 
@@ -166,9 +164,7 @@ def prepare(
     curves = _curves(observed, poses, split["train"], canonical, orbit)
     crop_landmarks = apply(crops, observed.landmarks) / resolution
     with creating(Capture, output, overwrite=overwrite) as draft:
-        sharpness = _write_pictures(
-            draft.folder, video, frame_numbers, crops, crop_landmarks, plate, segment, resolution, say
-        )
+        sharpness = _write_pictures(draft.folder, video, frame_numbers, crops, crop_landmarks, plate, segment, resolution, say)
         say("writing sound", 0.0)
         loudness = _write_sound(draft.folder / "audio.flac", sound_file, takes)
         train = slice(*split["train"])
@@ -273,8 +269,7 @@ def _check_input(video: Path, sound_file: Path) -> _Sound:
     seconds = info.duration
     if 0 < seconds < MIN_TAKE / FPS:
         raise MediaError(
-            f"`{video}` lasts {seconds:.1f} s. At least {MIN_TAKE / FPS:.0f} s are needed, and one to five minutes are "
-            "good."
+            f"`{video}` lasts {seconds:.1f} s. At least {MIN_TAKE / FPS:.0f} s are needed, and one to five minutes are good."
         )
     described = probe(sound_file).audio
     if described is None:
@@ -341,9 +336,7 @@ def _solve(observed: Track, parts: list[slice], canonical: np.ndarray, orbit: Or
     return Poses(*(np.concatenate([getattr(p, name) for p in solved]) for name in Poses.__dataclass_fields__))
 
 
-def _curves(
-    observed: Track, poses: Poses, train: Sequence[int], canonical: np.ndarray, orbit: Orbit
-) -> dict[str, np.ndarray]:
+def _curves(observed: Track, poses: Poses, train: Sequence[int], canonical: np.ndarray, orbit: Orbit) -> dict[str, np.ndarray]:
     """Blink, lip gap, lip width and gaze of each frame; lips in distances between the outer eye corners."""
     frontal = orbit.project(torch.from_numpy(canonical[list(OUTER_EYE_CORNERS)]).double(), *torch.zeros(2, 1).double())
     corners = float(torch.linalg.norm(frontal[0, 0] - frontal[0, 1]))  # in crop widths, so free of the yaw's shortening
@@ -528,9 +521,7 @@ def _report(
     if frames < 0.9 * decoded:
         warnings.append(f"{decoded - frames} of {decoded} frames were left out: cuts, no face, or another scene.")
     if shrink < 0.75:
-        warnings.append(
-            f"The face is small ({face_height:.0f} px high) and was enlarged {1 / shrink:.1f}x; record closer."
-        )
+        warnings.append(f"The face is small ({face_height:.0f} px high) and was enlarged {1 / shrink:.1f}x; record closer.")
     if closed_mouth < 0.03:
         warnings.append("The mouth is hardly ever closed; include pauses and the sounds m, b, p.")
     if blinks == 0:

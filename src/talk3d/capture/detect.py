@@ -75,9 +75,7 @@ class FaceDetector:
         points = raw[:, 4:].reshape(-1, 6, 2) / self._side + self._anchors[good, None]
         corner = np.array([left, top])
         return [
-            Detection(
-                np.concatenate([corner + side * (c - h), corner + side * (c + h)]), corner + side * p, float(score)
-            )
+            Detection(np.concatenate([corner + side * (c - h), corner + side * (c + h)]), corner + side * p, float(score))
             for c, h, p, score in zip(centre, half, points, scores[good], strict=True)
         ]
 

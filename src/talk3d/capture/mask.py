@@ -40,9 +40,7 @@ class PersonSegmenter:
             shrinking = height * width > side * side
             small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
         mask = np.rint(255 * self._network(small[None].astype(np.float32) / 255)[0][0, ..., 0]).astype(np.uint8)
-        return (
-            cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR) if mask.shape != image.shape[:2] else mask
-        )
+        return cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR) if mask.shape != image.shape[:2] else mask
 
 
 # ----------------------------------------------------------------------------------------------------- the background
@@ -99,9 +97,7 @@ def background_plate(frames: Sequence[UInt8[np.ndarray, "height width 3"]], segm
     rank = np.maximum(count - 1, 0) // 2
     for top in range(0, height, 16):  # in strips, so that memory stays near that of the samples
         rows = slice(top, top + 16)
-        values = np.stack(
-            [np.where(mask[rows, :, None], frame[rows], 255) for mask, frame in zip(free, frames, strict=True)]
-        )
+        values = np.stack([np.where(mask[rows, :, None], frame[rows], 255) for mask, frame in zip(free, frames, strict=True)])
         ordered = np.sort(values, axis=0)  # what is covered sorts to the end
         median[rows] = np.take_along_axis(ordered, rank[None, rows, :, None], axis=0)[0]
         off = np.abs(values.astype(np.int16) - median[rows]).mean(axis=-1) * free[:, rows]
@@ -122,9 +118,7 @@ def fill_holes(
     """
     if not known.any():
         return np.full_like(image, 128)
-    levels: list[tuple[np.ndarray, np.ndarray]] = [
-        (image * known[..., None].astype(np.float32), known.astype(np.float32))
-    ]
+    levels: list[tuple[np.ndarray, np.ndarray]] = [(image * known[..., None].astype(np.float32), known.astype(np.float32))]
     while (levels[-1][1] == 0).any():
         colour, weight = levels[-1]
         half = ((weight.shape[1] + 1) // 2, (weight.shape[0] + 1) // 2)

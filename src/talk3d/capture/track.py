@@ -176,9 +176,7 @@ def eye_opening(lids: Float[np.ndarray, "frames 2 16 2"]) -> Float[np.ndarray, "
     return (gap / np.linalg.norm(lids[:, :, 0] - lids[:, :, 8], axis=-1)).mean(axis=-1)
 
 
-def gaze(
-    lids: Float[np.ndarray, "frames 2 16 2"], irises: Float[np.ndarray, "frames 2 2"]
-) -> Float[np.ndarray, "frames 2"]:
+def gaze(lids: Float[np.ndarray, "frames 2 16 2"], irises: Float[np.ndarray, "frames 2 2"]) -> Float[np.ndarray, "frames 2"]:
     """Where the irises stand between the eye corners, mean of both eyes, in eye widths along and across the eye line.
 
     (0, 0) is the middle between the corners, +x the viewer's right, +y down.

@@ -277,10 +277,8 @@ class HeadPack:
             image[..., :3] = (grey / grey[opaque].mean())[..., None]
             self._textures[key] = image
         v, uv, f, bind_i, bind_w = (self._textures[f"{key} {part}"] for part in ("v", "uv", "f", "bind_i", "bind_w"))
+        # A mirrored style is bound as it is and then turned over: exact for symmetric heads, close for the others.
         shift = neutral - self.mean
-        if parameters.hair_mirrored:
-            # Bind the mirrored style through the mirrored head, then flip back.
-            shift = shift * np.array([-1, 1, 1], np.float32)
         moved = v + np.einsum("nk,nkc->nc", bind_w.astype(np.float32), shift[bind_i])
         if parameters.hair_mirrored:
             moved = moved * np.array([-1, 1, 1], np.float32)
@@ -370,7 +368,7 @@ class HeadEmbedding:
         self._pack = pack
         self._shapes = sorted({name for positive, negative, _ in SLIDERS for name in (positive, negative) if name})
         self._tones = {skin: _mean_tone(pack, skin) for skin in pack.training("skin")}
-        sample = np.random.default_rng(2024).standard_normal((2000, LATENT_SIZE))
+        sample = np.random.default_rng(2024).standard_normal((2000, LATENT_SIZE)).astype(np.float32)
         raw = np.stack([self._raw(parameters_from_latent(z, pack)) for z in sample])
         self._mean, self._deviation = raw.mean(0), raw.std(0) + 1e-6
 

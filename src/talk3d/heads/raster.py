@@ -71,7 +71,9 @@ def render_head(head: Head, pack: HeadPack, cam2world: Array, intrinsics: Array,
         mesh.material, mesh.flat, head.skin, mesh.lips, head.eye, head.shirt, np.float32(head.lip_depth),
         light, eye_position,
     )  # fmt: skip
-    cards: list[tuple[Array, Array, NDArray[Any], Array, bool]] = [(head.vertices[mesh.lash_vertices], mesh.lash_uv, mesh.lash_faces, mesh.lash_texture, False)]
+    cards: list[tuple[Array, Array, NDArray[Any], Array, bool]] = [
+        (head.vertices[mesh.lash_vertices], mesh.lash_uv, mesh.lash_faces, mesh.lash_texture, False)
+    ]
     if head.hair is not None:
         cards.append((*head.hair, True))
     for vertices, uv, faces, texture, is_hair in cards:
@@ -316,9 +318,7 @@ def _shade(
 
 
 @numba.njit(cache=True)
-def _blend_cards(
-    screen, world, faces, uv, texture, light, eye_position, nearest, colour, alpha, distance, labels, is_hair
-):
+def _blend_cards(screen, world, faces, uv, texture, light, eye_position, nearest, colour, alpha, distance, labels, is_hair):
     """Blend textured, two-sided triangles, given back to front, over what is there and in front of what is opaque."""
     S = alpha.shape[0]
     for f in range(faces.shape[0]):
@@ -413,6 +413,3 @@ def landmarks68(head: Head, pack: HeadPack, cam2world: Array, intrinsics: Array)
     """[68, 2] Multi-PIE points in normalised image coordinates (0..1), whether visible or not."""
     points = to_world(head.vertices[pack.lm68])
     return _project(points, cam2world, intrinsics, 1)[:, :2]
-
-
-

@@ -19,7 +19,6 @@ from ..capture.frames import Views
 from ..prior.generator import Generator
 from ..render.rays import rays_through
 
-
 BATCH = 32
 """Frames refined together."""
 
@@ -69,9 +68,7 @@ def refine_cameras(
     return _smooth(corrections, config.smoothing)
 
 
-def _refine(
-    generator: Generator, planes: Tensor, views: Views, yaw: Tensor, pitch: Tensor, config: CameraConfig
-) -> Tensor:
+def _refine(generator: Generator, planes: Tensor, views: Views, yaw: Tensor, pitch: Tensor, config: CameraConfig) -> Tensor:
     profile = generator.profile
     count, size = len(views), profile.neural_resolution
     small = F.avg_pool2d(views.target, views.target.shape[-1] // size)  # [N, 4, R, R]

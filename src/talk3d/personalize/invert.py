@@ -98,9 +98,7 @@ def invert(
         cameras = profile.orbit.pose(yaw + angles[0], pitch + angles[1])
         # Enlarging costs as much as rendering and matters for detail only: it joins in for the last third.
         patch = render_patch(generator, planes, ws, cameras, windows, rng, superres=t >= 2 / 3)
-        terms = picture_losses(
-            patch, views.target, views.background, windows, config.structure_weight, views.known
-        )
+        terms = picture_losses(patch, views.target, views.background, windows, config.structure_weight, views.known)
         loss = torch.stack([value.mean() for value in terms.values()]).sum()
         loss = loss + config.offset_weight * (offsets / spread).square().mean()
         loss = loss + config.prior_weight * ((w - average) / spread).square().mean()

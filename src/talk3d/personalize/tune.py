@@ -66,9 +66,7 @@ def tune(
         index = torch.from_numpy(chosen)
         cameras = profile.orbit.pose(inversion.yaw[index], inversion.pitch[index])
         patch = render_patch(tuned, tuned.planes(ws), ws, cameras, windows, rng)
-        terms = picture_losses(
-            patch, batch.target, batch.background, windows, config.structure_weight, batch.known
-        )
+        terms = picture_losses(patch, batch.target, batch.background, windows, config.structure_weight, batch.known)
         loss = torch.stack([value.mean() for value in terms.values()]).sum()
         loss = loss + config.ball_weight * _ball(original, tuned, average, spread, inversion, config, rng)
         optimizer.zero_grad(set_to_none=True)
@@ -100,9 +98,7 @@ def _ball(
     windows = Windows.random(1, profile.neural_resolution, rng)
     seed = int(rng.integers(2**32))
     with torch.no_grad():
-        before = render_patch(
-            original, original.planes(ws), ws, cameras, windows, np.random.default_rng(seed), superres=False
-        )
+        before = render_patch(original, original.planes(ws), ws, cameras, windows, np.random.default_rng(seed), superres=False)
     after = render_patch(tuned, tuned.planes(ws), ws, cameras, windows, np.random.default_rng(seed), superres=False)
     covered = (before.raw[:, 3:] + 1) / 2
     return l1(after.raw, before.raw).mean() + l1(after.depth, before.depth, covered).mean()

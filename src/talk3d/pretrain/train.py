@@ -49,7 +49,7 @@ class PretrainConfig:
     """Fraction of the steps after which super-resolution joins in."""
     depth_weight: float = 0.5
     structure_weight: float = 0.4
-    ema_steps: float = 200
+    ema_steps: float = 200.0
     """Half-life of the averaged weights, in steps; shorter near the start."""
     bfloat16: bool = True
     """Convolutions in bfloat16; rendering stays in single precision."""
@@ -198,9 +198,7 @@ def _losses(
     images = batch.images.flatten(0, 1).float() / 127.5 - 1  # [N, 4, H, H]
     windows = Windows.random(len(images), profile.neural_resolution, rng)
     cameras = profile.orbit.pose(batch.yaw.flatten(), batch.pitch.flatten())
-    patch = render_patch(
-        generator, planes, ws, cameras, windows, rng, superres=superres, bfloat16=config.bfloat16
-    )
+    patch = render_patch(generator, planes, ws, cameras, windows, rng, superres=superres, bfloat16=config.bfloat16)
     # A new plain background for every picture, so that nothing can hide by floating in front of a known one.
     colour = torch.from_numpy(rng.uniform(-1, 1, (len(images), 3, 1, 1))).float()
     background = colour.expand(-1, -1, *images.shape[2:])

@@ -410,9 +410,7 @@ class Generator(nn.Module):
         size = resolution or self.profile.neural_resolution
         rays = generate_rays(cam2world, intrinsics, size)
         seen = self.render_rays(planes, rays, deterministic, generator=generator, u=u)
-        features, depth, alpha = (
-            value.mT.unflatten(2, (size, size)) for value in (seen.features, seen.depth, seen.alpha)
-        )
+        features, depth, alpha = (value.mT.unflatten(2, (size, size)) for value in (seen.features, seen.depth, seen.alpha))
         return RawPicture(features=features, rgb=features[:, :3], depth=depth, alpha=alpha)
 
     def superresolve(
@@ -558,9 +556,7 @@ def load_weights(generator: Generator, state: Mapping[str, Tensor], source: str)
     given = {name: tuple(value.shape) for name, value in state.items()}
     if own != given:
         missing, unknown = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
-        reshaped = [
-            f"{n} {given[n]} instead of {own[n]}" for n in sorted(own.keys() & given.keys()) if own[n] != given[n]
-        ]
+        reshaped = [f"{n} {given[n]} instead of {own[n]}" for n in sorted(own.keys() & given.keys()) if own[n] != given[n]]
         found = "; ".join(
             f"{what}: {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
             for what, names in [("missing", missing), ("unknown", unknown), ("of another shape", reshaped)]

@@ -47,9 +47,7 @@ class Windows:
 
     def where(self, mine: Bool[np.ndarray, " pictures"], other: Windows) -> Windows:
         """These windows for some pictures, the other ones for the rest."""
-        return Windows(
-            np.where(mine, self.top, other.top), np.where(mine, self.left, other.left), self.side, self.size
-        )
+        return Windows(np.where(mine, self.top, other.top), np.where(mine, self.left, other.left), self.side, self.size)
 
     def positions(self) -> Float[Tensor, "pictures rays 2"]:
         """Centres of the windows' pixels, (x, y) in 0..1, row by row."""

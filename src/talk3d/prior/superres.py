@@ -127,6 +127,4 @@ class SuperResolution(nn.Module):
 
     def _resize(self, x: Tensor) -> Tensor:
         size = (self.config.input_resolution, self.config.input_resolution)
-        return nn.functional.interpolate(
-            x, size=size, mode="bilinear", align_corners=False, antialias=self.config.antialias
-        )
+        return nn.functional.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=self.config.antialias)

@@ -100,9 +100,7 @@ def upfirdn2d(
     symmetric = left == right >= 0 and top == bottom >= 0
     if not symmetric:
         x = nn.functional.pad(x, padding)
-    return nn.functional.conv2d(
-        x, kernel, stride=(down_y, down_x), padding=(top, left) if symmetric else 0, groups=channels
-    )
+    return nn.functional.conv2d(x, kernel, stride=(down_y, down_x), padding=(top, left) if symmetric else 0, groups=channels)
 
 
 def _per_channel(filter: Tensor, x: Tensor) -> Tensor:

@@ -48,9 +48,7 @@ def rays_through(
     return Rays(origins.expand_as(directions), directions)
 
 
-def generate_rays(
-    cam2world: Float[Tensor, "batch 4 4"], intrinsics: Float[Tensor, "batch 3 3"], resolution: int
-) -> Rays:
+def generate_rays(cam2world: Float[Tensor, "batch 4 4"], intrinsics: Float[Tensor, "batch 3 3"], resolution: int) -> Rays:
     """One ray through the centre of each pixel of a square picture, row by row (R = resolution squared)."""
     uv = pixel_centres(resolution, dtype=cam2world.dtype, device=cam2world.device)
     return rays_through(cam2world, intrinsics, uv.expand(len(cam2world), -1, 2))

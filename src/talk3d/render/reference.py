@@ -168,9 +168,7 @@ def render(
     return Rendering(finish_features(features, alpha, options.white_back), depth[..., None], alpha[..., None])
 
 
-def _decode_along(
-    planes: Tensor, decoder: Decode, rays: Rays, depths: Tensor, options: RenderOptions
-) -> tuple[Tensor, Tensor]:
+def _decode_along(planes: Tensor, decoder: Decode, rays: Rays, depths: Tensor, options: RenderOptions) -> tuple[Tensor, Tensor]:
     """Colour [B, R, N, F] and raw density [B, R, N] at the given depths [B, R, N] of rays."""
     points = rays.origins[:, :, None] + depths[..., None] * rays.directions[:, :, None]  # [B, R, N, 3]
     colour, sigma = decoder(sample_planes(planes, points.flatten(1, 2), options.plane_axes, options.box_warp))

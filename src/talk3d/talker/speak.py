@@ -60,9 +60,7 @@ class Motion:
 
     def still(self) -> Motion:
         """One frame: the mean pose, eyes open."""
-        return Motion(
-            self.yaw.mean()[None], self.pitch.mean()[None], torch.zeros(1), self.crop_from_source.mean(0)[None]
-        )
+        return Motion(self.yaw.mean()[None], self.pitch.mean()[None], torch.zeros(1), self.crop_from_source.mean(0)[None])
 
     def ping_pong(self, frames: Tensor) -> Motion:
         """Played to the end, back to the start, and so on: seamless for any number of frames."""
@@ -71,9 +69,7 @@ class Motion:
         return self[torch.where(place < len(self), place, period - place)]
 
 
-def save_avatar(
-    path: Path, subject: Subject, capture: Capture, talker: Talker, config: TrainConfig, overwrite: bool
-) -> None:
+def save_avatar(path: Path, subject: Subject, capture: Capture, talker: Talker, config: TrainConfig, overwrite: bool) -> None:
     """Write everything that speaking needs into one file; neither video nor capture is needed after that."""
     start, stop = capture.train
     generator = talker.generator
@@ -200,9 +196,7 @@ class Speaker:
         yaw, pitch = (motion.yaw, motion.pitch) if camera is None else camera.unbind(-1)
         orbit = self.profile.orbit
         count = len(yaw)
-        raw = self.generator.render(
-            planes, orbit.pose(yaw, pitch), orbit.intrinsics().expand(count, 3, 3), deterministic=True
-        )
+        raw = self.generator.render(planes, orbit.pose(yaw, pitch), orbit.intrinsics().expand(count, 3, 3), deterministic=True)
         image = self.generator.superresolve(raw.features, raw.rgb, raw.alpha, self.ws.expand(count, -1, -1))
         plates = np.stack([warp_plate(self.plate, c.double().numpy(), self.size) for c in motion.crop_from_source])
         background = torch.from_numpy(plates).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -406,5 +400,3 @@ def _marked(picture: np.ndarray) -> np.ndarray:
     cv2.putText(marked, MARK, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 2, cv2.LINE_AA)
     cv2.putText(marked, MARK, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (235, 235, 235), 1, cv2.LINE_AA)
     return marked
-
-

@@ -240,9 +240,7 @@ def train_talker(
         cameras = profile.orbit.pose(conditions.yaw[where], conditions.pitch[where])
         patch = render_patch(generator, planes + delta, ws.expand(len(index), -1, -1), cameras, windows, rng)
         views = frames.views(start + index)
-        terms = picture_losses(
-            patch, views.target, views.background, windows, config.weights.structure, views.known
-        )
+        terms = picture_losses(patch, views.target, views.background, windows, config.weights.structure, views.known)
         assert patch.final is not None
         mask = windows.cut(_draw_outlines(outlines[index], views.target.shape[-1]), BORDER)
         losses = {name: config.weights.picture * value.mean() for name, value in terms.items()}
@@ -387,9 +385,7 @@ def _modules(talker: Talker) -> dict[str, torch.nn.Module]:
     return {"encoder": talker.encoder, "unet": talker.unet, "superresolution": talker.generator.superresolution}
 
 
-def _save(
-    run: Path, talker: Talker, optimizer: torch.optim.Optimizer, identity: dict, step: int, elapsed: float
-) -> None:
+def _save(run: Path, talker: Talker, optimizer: torch.optim.Optimizer, identity: dict, step: int, elapsed: float) -> None:
     tensors = {f"{name}.{k}": v for name, module in _modules(talker).items() for k, v in module.state_dict().items()}
     tensors |= optimizer_tensors(optimizer, "optimizer")
     save_state(run / STATE, tensors, identity | {"step": step, "elapsed": elapsed})

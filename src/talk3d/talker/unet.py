@@ -195,9 +195,7 @@ class AttentionUNet(nn.Module):
         self.norm = nn.GroupNorm(3 * 4, 3 * d3, eps=1e-5)
         self.project = PlaneLinear(d3, d3)
         self.position = nn.Parameter(_plane_positions(config.plane_size // 8, d3))
-        self.blocks = nn.ModuleList(
-            TransformerBlock(d3, config.token_width, config.heads) for _ in range(config.blocks)
-        )
+        self.blocks = nn.ModuleList(TransformerBlock(d3, config.token_width, config.heads) for _ in range(config.blocks))
         self.up1 = SplitConv(3 * d3, u1)
         self.up2 = SplitConv(3 * u1, u2)
         self.up3 = SplitConv(3 * u2, u3)
@@ -222,9 +220,7 @@ class AttentionUNet(nn.Module):
         block: TransformerBlock = self.blocks[0]  # type: ignore[assignment]
         return Trunk((first, second), bottom, block.look_around(stream, self.position))
 
-    def delta(
-        self, trunk: Trunk, tokens: Float[Tensor, "batch tokens width"]
-    ) -> Float[Tensor, "batch 3 channels side side"]:
+    def delta(self, trunk: Trunk, tokens: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch 3 channels side side"]:
         """The delta planes of each frame."""
         stream = trunk.stream.expand(len(tokens), -1, -1, -1)
         for index, block in enumerate(self.blocks):
