@@ -244,7 +244,7 @@ def evaluate(
     rich.print(reports.as_table(scores))
 
 
-def demo(output: Output = Path("out/demo"), minutes: float = 4.0) -> None:
+def demo(output: Output = Path("out/demo"), minutes: float = 5.0) -> None:
     """Build an avatar from the shipped clip of a synthetic person and let it speak; every stage resumes if interrupted.
 
     Args:

@@ -50,9 +50,9 @@ class LossWeights:
     structure: float = 0.4
     mouth: float = 3.0
     """Squared error inside the lips' outline, final picture."""
-    delta: float = 0.01
+    delta: float = 0.001
     """Mean size of the delta planes."""
-    lips: float = 0.02
+    lips: float = 0.1
     """The audio code's prediction of the lip shape."""
 
 
@@ -65,10 +65,12 @@ class TrainConfig:
     minutes: float | None = 15.0
     """...or after so many minutes of training time, whichever comes first."""
     frames_per_step: int = 4
-    learning_rate: float = 1e-3
-    superres_from: float = 0.4
+    learning_rate: float = 2e-3
+    constant_learning_rate: float = 1e-2
+    """Of the part of the delta planes that is the same for all frames."""
+    superres_from: float = 0.0
     """Part of the training after which super-resolution is tuned along."""
-    superres_learning_rate: float = 5e-4
+    superres_learning_rate: float = 2e-3
     listen_steps: int = 500
     """Steps in which the audio encoder learns lip shapes by itself."""
     silence: float = 0.1
@@ -193,12 +195,16 @@ def train_talker(
     generator = copy.deepcopy(subject.generator).eval().requires_grad_(False)
     encoder = TokenEncoder(config.tokens, config.audio)
     unet = AttentionUNet(UNetConfig(plane_channels=profile.plane_channels, plane_size=profile.plane_resolution))
+    unet.scale.copy_(subject.planes.std())
     talker = Talker(encoder, unet, generator, config.audio, landmark_scale)
     superres = list(generator.superresolution.parameters())
+    listening = _listening(encoder)
     optimizer = torch.optim.Adam(
         [
-            {"params": [*encoder.parameters(), *unet.parameters()]},
+            {"params": _all_but(encoder, listening) + _all_but(unet, [unet.constant])},
             {"params": superres},
+            {"params": [unet.constant]},
+            {"params": listening},
         ],
         betas=(0.9, 0.99),
     )
@@ -220,6 +226,9 @@ def train_talker(
         began = time.monotonic()
         rng = np.random.default_rng([config.seed, 3, step])
         optimizer.param_groups[0]["lr"] = config.learning_rate * min(1.0, (step + 1) / 50) * _fall(part)
+        optimizer.param_groups[2]["lr"] = config.constant_learning_rate * _fall(part)
+        # The encoder can already hear; at full speed the still wandering network would make it forget.
+        optimizer.param_groups[3]["lr"] = 0.1 * optimizer.param_groups[0]["lr"]
         tuning = part >= config.superres_from
         optimizer.param_groups[1]["lr"] = config.superres_learning_rate * _fall(part) if tuning else 0.0
         for parameter in superres:
@@ -245,13 +254,13 @@ def train_talker(
         mask = windows.cut(_draw_outlines(outlines[index], views.target.shape[-1]), BORDER)
         losses = {name: config.weights.picture * value.mean() for name, value in terms.items()}
         losses["mouth"] = config.weights.mouth * l2(patch.final[:, :3], windows.cut(views.target, BORDER)[:, :3], mask).mean()
-        losses["delta"] = config.weights.delta * magnitude(delta).mean()
+        losses["delta"] = config.weights.delta * magnitude(delta / unet.scale).mean()
         heard = encoder.lips(tokens[:, 0] - encoder.kinds[0])
         losses["lips"] = config.weights.lips * F.mse_loss(heard, lip_shapes[where])
         total = torch.stack(list(losses.values())).sum()
         optimizer.zero_grad(set_to_none=True)
         total.backward()
-        torch.nn.utils.clip_grad_norm_([*encoder.parameters(), *unet.parameters()], 1.0)
+        torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0)
         optimizer.step()
         step += 1
         elapsed += time.monotonic() - began
@@ -280,9 +289,7 @@ def _learn_to_listen(
     """Teach the audio encoder to predict lip shapes, and keep the weights that do best on the last tenth."""
     last = max(1, len(audio) // 10)
     known = len(audio) - last
-    modules = [encoder.audio_net, encoder.audio_attention, encoder.lips]
-    parameters = [p for module in modules for p in module.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(_listening(encoder), lr=2e-3, weight_decay=1e-2)
     best, best_error = copy.deepcopy(encoder.state_dict()), math.inf
     silence = torch.full((4, config.tokens.windows, config.audio.bands, config.audio.columns), -1.0)
     for step in range(config.listen_steps):
@@ -304,6 +311,17 @@ def _learn_to_listen(
                 best, best_error = copy.deepcopy(encoder.state_dict()), error
             progress(0.0, f"listening {step + 1}/{config.listen_steps} error {error:.3f}")
     encoder.load_state_dict(best)
+
+
+def _listening(encoder: TokenEncoder) -> list[torch.nn.Parameter]:
+    """The part of the encoder that hears."""
+    modules = (encoder.audio_net, encoder.audio_attention, encoder.lips)
+    return [parameter for module in modules for parameter in module.parameters()]
+
+
+def _all_but(module: torch.nn.Module, others: list[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
+    known = {id(parameter) for parameter in others}
+    return [parameter for parameter in module.parameters() if id(parameter) not in known]
 
 
 def _augment(audio: Tensor, rng: np.random.Generator) -> Tensor:

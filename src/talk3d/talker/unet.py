@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from ..prior.synthesis import downsample2d, fir_filter, upsample2d
 
+TOKEN_GAIN = 6.0
+"""Factor on the initial weights through which tokens enter the stream."""
+
 Planes = Float[Tensor, "batch 3 channels height width"]
 
 
@@ -144,11 +147,16 @@ class CrossAttention(nn.Module):
         self.to_q = nn.Linear(channels, channels, bias=False)
         self.to_kv = nn.Linear(token_width, 2 * channels, bias=False)
         self.to_out = nn.Linear(channels, channels)
+        # At first each of the few tokens gets an equal share of the attention and usual weights halve it twice more: one
+        # token would move the stream by a twentieth, and training would take minutes to notice the sound at all.
+        with torch.no_grad():
+            self.to_out.weight.mul_(TOKEN_GAIN)
 
     def forward(
         self, x: Float[Tensor, "batch 3 positions channels"], tokens: Float[Tensor, "batch tokens width"]
     ) -> Float[Tensor, "batch 3 positions channels"]:
         q = self.to_q(x.flatten(1, 2)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        tokens = F.layer_norm(tokens, tokens.shape[-1:])
         k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in self.to_kv(tokens).chunk(2, -1))
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2)  # [B, 3 N, E]
         return self.to_out(y).unflatten(1, (3, -1))
@@ -181,10 +189,13 @@ class AttentionUNet(nn.Module):
     """Identity planes and tokens to a delta tri-plane that starts at exactly zero."""
 
     filter: Tensor
+    scale: Tensor
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
+        # Deltas are in units of the identity planes' deviation, which differs between priors by an order of magnitude.
+        self.register_buffer("scale", torch.ones(()))
         d1, d2, d3 = config.down
         u1, u2, u3 = config.up
         assert (u1, u2) == (d2, d1), "the up path is added to the down path"
@@ -201,6 +212,8 @@ class AttentionUNet(nn.Module):
         self.up3 = SplitConv(3 * u2, u3)
         # A plain convolution ends it: an activation would make the delta one-sided, a normalisation would undo the zero.
         self.out = nn.Conv2d(3 * u3, 3 * config.plane_channels, 3, padding=1, groups=3)
+        # What no token changes: it lets training sharpen the person on all frames, which inversion saw only a few of.
+        self.constant = nn.Parameter(torch.zeros(1, 3, config.plane_channels, config.plane_size, config.plane_size))
         nn.init.zeros_(self.out.weight)
         assert self.out.bias is not None
         nn.init.zeros_(self.out.bias)
@@ -233,7 +246,7 @@ class AttentionUNet(nn.Module):
         x = self._up(self.up1(roll_out(x))) + trunk.skips[1]
         x = self._up(self.up2(roll_out(x))) + trunk.skips[0]
         x = self._up(self.up3(roll_out(x)))
-        return self.out(x.flatten(1, 2)).unflatten(1, (3, -1))
+        return self.scale * (self.constant + self.out(x.flatten(1, 2)).unflatten(1, (3, -1)))
 
     def _down(self, planes: Planes) -> Float[Tensor, "batch 3 channels height//2 width//2"]:
         return downsample2d(planes.flatten(1, 2), self.filter).unflatten(1, (3, -1))
