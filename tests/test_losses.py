@@ -99,8 +99,9 @@ def test_structure_by_hand() -> None:
     stripes = torch.tensor([1.0, -1.0]).repeat(7).expand(1, 1, 14, 14)  # 14: the next octave is averaged away, to zeros
     distance = structure(stripes, 0.5 * stripes).item()
     # The box of 7 columns sees 4 stripes of one sign and 3 of the other: mean 1/7, variance 48/49.
-    c1, c2, r, mean, variance = 0.02**2, 0.06**2, 0.5, 1 / 7, 48 / 49
-    ssim = (2 * r * mean**2 + c1) / ((1 + r * r) * mean**2 + c1)
+    # Brightness is compared on a scale from 0 to 2.
+    c1, c2, r, one, half, variance = 0.02**2, 0.06**2, 0.5, 1 + 1 / 7, 1 + 1 / 14, 48 / 49
+    ssim = (2 * one * half + c1) / (one**2 + half**2 + c1)
     ssim *= (2 * r * variance + c2) / ((1 + r * r) * variance + c2)
     assert distance == pytest.approx((1 - ssim + 1.0) / 3, rel=1e-4)
 
@@ -110,7 +111,10 @@ def test_a_small_change_of_brightness_costs_little_at_mid_grey_too() -> None:
         grey = torch.full((1, 3, 32, 32), level)
         return structure(grey, grey + 0.1).item()
 
-    assert cost(-0.05) < 2 * cost(0.6)
+    for level in (-0.9, -0.05, 0.6):
+        a, b = level + 1, level + 1.1
+        assert cost(level) == pytest.approx(1 - (2 * a * b + 0.02**2) / (a * a + b * b + 0.02**2), rel=0.05)
+    assert cost(-0.05) < 3 * cost(0.6)
 
 
 def test_structure_skips_octaves_that_are_too_small() -> None:

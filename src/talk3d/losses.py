@@ -52,14 +52,14 @@ def structure(x: Picture, y: Picture) -> PerSample:
 
 def _dissimilarity(x: Picture, y: Picture) -> PerSample:
     channels = x.shape[1]
-    # The brightness term compares means as ratios, so values must start at zero: 0..2.
-    x, y = x + 1, y + 1
     moments = F.avg_pool2d(torch.cat([x, y, x * x, y * y, x * y], 1), 7, stride=2)
     mean_x, mean_y, xx, yy, xy = moments.split(channels, 1)
     covariance = xy - mean_x * mean_y
     variances = xx - mean_x.square() + yy - mean_y.square()
-    ssim = (2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)
-    ssim = ssim / ((mean_x.square() + mean_y.square() + _C1) * (variances + _C2))
+    # The brightness term compares means as ratios, so they must start at zero: 0..2.
+    light_x, light_y = mean_x + 1, mean_y + 1
+    ssim = (2 * light_x * light_y + _C1) * (2 * covariance + _C2)
+    ssim = ssim / ((light_x.square() + light_y.square() + _C1) * (variances + _C2))
     return (1 - ssim).mean((1, 2, 3))
 
 

@@ -104,6 +104,9 @@ class Conditions:
 class TokenEncoder(nn.Module):
     """All conditions to tokens [B, 5, D], with a learnt code added that tells them apart."""
 
+    code_mean: Tensor
+    code_scale: Tensor
+
     def __init__(self, config: TokenConfig, audio: AudioConfig) -> None:
         super().__init__()
         self.config = config
@@ -115,15 +118,28 @@ class TokenEncoder(nn.Module):
         self.null = nn.Parameter(torch.randn(1, config.width))
         self.kinds = nn.Parameter(0.2 * torch.randn(len(NAMES), config.width))
         self.lips = nn.Linear(config.width, config.lip_shapes)
+        self.register_buffer("code_mean", torch.zeros(config.width))
+        self.register_buffer("code_scale", torch.ones(config.width))
 
     def hear(self, audio: Float[Tensor, "batch windows bands columns"]) -> Float[Tensor, "batch width"]:
         """The audio code of each frame."""
         batch, windows = audio.shape[:2]
         return self.audio_attention(self.audio_net(audio.flatten(0, 1)).unflatten(0, (batch, windows)))
 
+    @torch.no_grad()
+    def settle(self, codes: Float[Tensor, "frames width"]) -> None:
+        """Measure how codes spread over a clip. What changes from frame to frame is a small part of a code; as a token it
+        is given in units of its own deviation, or attention would hardly notice it."""
+        self.code_mean.copy_(codes.mean(0))
+        self.code_scale.copy_(codes.std(0).clamp(min=1e-3))
+
     def forward(self, conditions: Conditions) -> Float[Tensor, "batch tokens width"]:
+        return self.tokens(self.hear(conditions.audio), conditions)
+
+    def tokens(self, codes: Float[Tensor, "batch width"], conditions: Conditions) -> Float[Tensor, "batch tokens width"]:
+        """The tokens, given the audio codes."""
         tokens = [
-            self.hear(conditions.audio),
+            (codes - self.code_mean) / self.code_scale,
             self.blink(conditions.blink[:, None] * 2 - 1),
             self.null.expand(len(conditions.blink), -1),
             self.rotation(conditions.rotation * 2),

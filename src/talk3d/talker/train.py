@@ -48,7 +48,7 @@ class LossWeights:
     picture: float = 1.0
     """L1 of raw and final picture (its perceptual part has a weight of its own)."""
     structure: float = 0.4
-    mouth: float = 3.0
+    mouth: float = 10.0
     """Squared error inside the lips' outline, final picture."""
     delta: float = 0.001
     """Mean size of the delta planes."""
@@ -240,7 +240,8 @@ def train_talker(
         silent = closed[where] & torch.from_numpy(rng.random(len(index)) < config.silence)
         audio = torch.where(silent[:, None, None, None], -1.0, _augment(given.audio, rng))
         given = dataclasses.replace(given, audio=audio)
-        tokens = encoder(given)
+        codes = encoder.hear(given.audio)
+        tokens = encoder.tokens(codes, given)
         delta = unet(planes, tokens)
         # Half of the windows look at the mouth, the others anywhere.
         anywhere = Windows.random(len(index), profile.neural_resolution, rng)
@@ -255,8 +256,7 @@ def train_talker(
         losses = {name: config.weights.picture * value.mean() for name, value in terms.items()}
         losses["mouth"] = config.weights.mouth * l2(patch.final[:, :3], windows.cut(views.target, BORDER)[:, :3], mask).mean()
         losses["delta"] = config.weights.delta * magnitude(delta / unet.scale).mean()
-        heard = encoder.lips(tokens[:, 0] - encoder.kinds[0])
-        losses["lips"] = config.weights.lips * F.mse_loss(heard, lip_shapes[where])
+        losses["lips"] = config.weights.lips * F.mse_loss(encoder.lips(codes), lip_shapes[where])
         total = torch.stack(list(losses.values())).sum()
         optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -311,6 +311,9 @@ def _learn_to_listen(
                 best, best_error = copy.deepcopy(encoder.state_dict()), error
             progress(0.0, f"listening {step + 1}/{config.listen_steps} error {error:.3f}")
     encoder.load_state_dict(best)
+    with torch.no_grad():
+        pieces = torch.arange(len(audio)).split(128)
+        encoder.settle(torch.cat([encoder.hear(audio_neighbourhood(audio, piece, config.tokens.windows)) for piece in pieces]))
 
 
 def _listening(encoder: TokenEncoder) -> list[torch.nn.Parameter]:
