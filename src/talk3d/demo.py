@@ -65,7 +65,7 @@ def run_demo(output: Path, minutes: float, report: Progress) -> Scores:
         capture.require_hash(subject.capture_hash, "Subject")
         settings = TrainConfig(minutes=minutes)
         run = run_folder(avatar_at)
-        talker = train_talker(subject, capture, run, settings, lambda part, text: report("training", part, text))
+        talker = train_talker(subject, capture, run, settings, lambda part, _: report("training", part))
         save_avatar(avatar_at, subject, capture, talker, settings, overwrite=False)
         finish_run(run)
 

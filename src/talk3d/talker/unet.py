@@ -82,13 +82,16 @@ class SplitConv(nn.Module):
     The three run as one convolution in three groups.
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, normalise: bool = True) -> None:
         super().__init__()
         groups = 4 if outputs % 4 == 0 else 1
         self.conv0 = nn.Conv2d(3 * inputs, 3 * outputs, 3, padding=1, groups=3)
-        self.norm0 = nn.GroupNorm(3 * groups, 3 * outputs)
+        self.norm0 = nn.GroupNorm(3 * groups, 3 * outputs) if normalise else nn.Identity()
         self.conv1 = nn.Conv2d(3 * outputs, 3 * outputs, 3, padding=1, groups=3)
-        self.norm1 = nn.GroupNorm(3 * groups, 3 * outputs)
+        self.norm1 = nn.GroupNorm(3 * groups, 3 * outputs) if normalise else nn.Identity()
+        if not normalise:
+            for conv in (self.conv0, self.conv1):
+                nn.init.kaiming_normal_(conv.weight, a=0.01)
 
     def forward(self, planes: Planes) -> Float[Tensor, "batch 3 outputs height width"]:
         x = planes.flatten(1, 2)
@@ -207,9 +210,10 @@ class AttentionUNet(nn.Module):
         self.project = PlaneLinear(d3, d3)
         self.position = nn.Parameter(_plane_positions(config.plane_size // 8, d3))
         self.blocks = nn.ModuleList(TransformerBlock(d3, config.token_width, config.heads) for _ in range(config.blocks))
-        self.up1 = SplitConv(3 * d3, u1)
-        self.up2 = SplitConv(3 * u1, u2)
-        self.up3 = SplitConv(3 * u2, u3)
+        # A token shifts the stream alike everywhere, and normalising over positions would take just that away again.
+        self.up1 = SplitConv(3 * d3, u1, normalise=False)
+        self.up2 = SplitConv(3 * u1, u2, normalise=False)
+        self.up3 = SplitConv(3 * u2, u3, normalise=False)
         # A plain convolution ends it: an activation would make the delta one-sided, a normalisation would undo the zero.
         self.out = nn.Conv2d(3 * u3, 3 * config.plane_channels, 3, padding=1, groups=3)
         # What no token changes: it lets training sharpen the person on all frames, which inversion saw only a few of.
