@@ -139,7 +139,8 @@ class TokenEncoder(nn.Module):
     def tokens(self, codes: Float[Tensor, "batch width"], conditions: Conditions) -> Float[Tensor, "batch tokens width"]:
         """The tokens, given the audio codes."""
         tokens = [
-            (codes - self.code_mean) / self.code_scale,
+            # Another voice can lie far outside of what was heard in training; there the network only knows how to overdo.
+            ((codes - self.code_mean) / self.code_scale).clamp(-2.5, 2.5),
             self.blink(conditions.blink[:, None] * 2 - 1),
             self.null.expand(len(conditions.blink), -1),
             self.rotation(conditions.rotation * 2),
