@@ -114,11 +114,6 @@ def invert(
 def w_statistics(generator: Generator, seed: int) -> tuple[Float[Tensor, " w"], float]:
     """The average w over random latents, and the root mean square deviation of one component from it."""
     z = torch.randn(MAPPING_SAMPLES, generator.profile.z_dim, generator=torch.Generator().manual_seed(seed))
-    label = None
-    if generator.profile.c_dim:
-        orbit = generator.profile.orbit
-        front = orbit.pose(torch.zeros(1), torch.zeros(1)).flatten(1)
-        label = torch.cat([front, orbit.intrinsics().reshape(1, 9)], 1).expand(MAPPING_SAMPLES, -1)
-    w = generator.map(z, label)[:, 0]
+    w = generator.map(z, generator.frontal_label(MAPPING_SAMPLES))[:, 0]
     average = w.mean(0)
     return average, float((w - average).square().mean().sqrt())

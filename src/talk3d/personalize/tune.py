@@ -87,8 +87,7 @@ def _ball(
 ) -> torch.Tensor:
     profile = original.profile
     z = torch.from_numpy(rng.standard_normal((1, profile.z_dim))).float()
-    label = torch.zeros(1, profile.c_dim) if profile.c_dim else None
-    direction = original.map(z, label)[:, 0] - average
+    direction = original.map(z, original.frontal_label(1))[:, 0] - average
     radius = config.ball_radius * spread * len(average) ** 0.5
     w = inversion.w + radius * direction / direction.norm()
     ws = w[:, None].expand(-1, profile.num_ws, -1)

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..camera import camera_label
 from ..capture.track import FaceTracker
 from ..errors import NoFaceError
 from ..prior.generator import Generator, composite
@@ -91,10 +90,7 @@ def triangulate_landmarks(views: Iterable[View]) -> NDArray[np.floating]:
 def _views(generator: Generator, z: torch.Tensor, truncation: float) -> Iterable[View]:
     profile = generator.profile
     intrinsics = profile.orbit.intrinsics()
-    label = None
-    if profile.c_dim:
-        label = camera_label(profile.orbit.pose(torch.zeros(1), torch.zeros(1)), intrinsics[None])
-    ws = generator.map(z, label, truncation=truncation)
+    ws = generator.map(z, generator.frontal_label(1), truncation=truncation)
     planes = generator.planes(ws)
     for pitch in PITCHES:
         for yaw in YAWS:

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from talk3d.artifacts import Prior, creating
-from talk3d.camera import Orbit
+from talk3d.camera import Orbit, camera_label
 from talk3d.errors import CheckpointError, ConfigError
 from talk3d.prior.superres import EG3D_8XDC, SuperResolution, SuperResolutionConfig, eg3d_superresolution
 from talk3d.prior.synthesis import EqualizedLinear, MappingNetwork, NoiseMode, SynthesisNetwork
@@ -366,6 +366,13 @@ class Generator(nn.Module):
         if c is not None and self.profile.c_dim > 0:
             c = c * self.profile.camera_scale
         return self.backbone.mapping(z, c, truncation=truncation, cutoff=cutoff)
+
+    def frontal_label(self, count: int) -> Float[Tensor, "batch 25"] | None:
+        """What a conditioned mapping is given when no camera is meant: the profile's frontal one; None without conditioning."""
+        if self.profile.c_dim == 0:
+            return None
+        orbit = self.profile.orbit
+        return camera_label(orbit.pose(torch.zeros(1), torch.zeros(1)), orbit.intrinsics()[None]).expand(count, -1)
 
     def planes(
         self,
