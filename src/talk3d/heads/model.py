@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -307,8 +308,10 @@ def parameters_from_latent(z: Array, pack: HeadPack) -> HeadParameters:
         cursor += count
         return numbers[cursor - count : cursor]
 
-    def choose(names: list[str], slots: int) -> str:
-        return names[int(np.argmax(take(slots)[: len(names)]))]
+    def choose(names: list[str], slots: int, weight: Callable[[str], float] = lambda name: 1.0) -> str:
+        """A name, drawn with the given odds (the largest of log-weights with Gumbel noise made of the Gaussian numbers)."""
+        uniform = np.clip(_normal_cdf_array(take(slots)[: len(names)]), 1e-12, 1 - 1e-12)
+        return names[int(np.argmax(np.log([weight(name) for name in names]) - np.log(-np.log(uniform))))]
 
     identity = np.clip(take(IDENTITY_MODES), -2.5, 2.5) * 0.8
     expression: dict[str, float] = {}
@@ -320,7 +323,7 @@ def parameters_from_latent(z: Array, pack: HeadPack) -> HeadParameters:
             expression[negative] = expression.get(negative, 0.0) - amount * largest
     _tame(expression)
     gaze = np.clip(take(2), -2, 2) * [0.18, 0.09]
-    skin = choose(pack.training("skin"), 9)
+    skin = choose(pack.training("skin"), 9, _balance(pack.training("skin")))
     melanin, haemoglobin, lips = take(3)
     hair = choose([*pack.training("hair"), ""], 7) or None
     colour, red, grey = take(3)
@@ -330,13 +333,15 @@ def parameters_from_latent(z: Array, pack: HeadPack) -> HeadParameters:
     shirt = 0.08 + 0.8 * _normal_cdf_array(take(3))
     beard = take(1)[0]
     light = take(LATENT_SIZE - cursor)
-    dark = "dark" in skin
+    dark, female = "dark" in skin, "female" in skin
+    # The pack has no dark female texture, so pigment makes up for it.
+    pigment = 0.1 if dark else 0.9 if female else 0.6
     return HeadParameters(
         identity=identity.astype(np.float32),
         expression=expression,
         gaze=(float(gaze[0]), float(gaze[1])),
         skin=skin,
-        melanin=float((0.1 if dark else 0.6) * max(0.0, melanin) - 0.1),
+        melanin=float(pigment * max(0.0, melanin) - 0.1),
         haemoglobin=float(np.clip(haemoglobin, -1.5, 1.5)) / 1.5,
         lip_tint=_normal_cdf(lips),
         hair=hair,
@@ -345,7 +350,7 @@ def parameters_from_latent(z: Array, pack: HeadPack) -> HeadParameters:
         brow=brow,
         eye=eye,
         shirt=(float(shirt[0]), float(shirt[1]), float(shirt[2])),
-        beard=float(np.clip(beard - 0.5, 0, 0.7)) if "female" not in skin else 0.0,
+        beard=float(np.clip(beard - 0.5, 0, 0.7)) if not female else 0.0,
         light=Light(
             azimuth=float(np.clip(light[0], -2, 2) * math.radians(35)),
             elevation=math.radians(30) + float(np.clip(light[1], -2, 2) * math.radians(15)),
@@ -355,6 +360,18 @@ def parameters_from_latent(z: Array, pack: HeadPack) -> HeadParameters:
             warmth=2 * _normal_cdf(light[5]) - 1,
         ),
     )
+
+
+def _balance(skins: list[str]) -> Callable[[str], float]:
+    """Odds that make the two sexes equally frequent, and dark skins two in five of the men."""
+
+    def weight(name: str) -> float:
+        if "female" in name:
+            return 0.5 / sum("female" in one for one in skins)
+        share = 0.2 if "dark" in name else 0.3
+        return share / sum("female" not in one and ("dark" in one) == ("dark" in name) for one in skins)
+
+    return weight
 
 
 class HeadEmbedding:
