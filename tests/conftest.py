@@ -55,7 +55,8 @@ def tiny_prior(tmp_path_factory: pytest.TempPathFactory) -> LoadedPrior:
     torch.manual_seed(1)
     path = tmp_path_factory.mktemp("prior") / "tiny"
     canonical = np.random.default_rng(1).normal(0, 0.1, (468, 3)).astype(np.float32)
-    save_prior(path, Generator(TINY), canonical)
+    expressions = {name: torch.randn(TINY.z_dim) for name in ("jawOpen", "eyeBlink")}
+    save_prior(path, Generator(TINY), canonical, expressions=expressions)
     return load_prior(path)
 
 
@@ -80,7 +81,7 @@ def tiny_subject(tiny_prior: LoadedPrior, tiny_capture: Capture) -> Subject:
         planes = generator.planes(ws)
     return Subject(
         generator, ws, planes, torch.from_numpy(tiny_capture.yaw).float(), torch.from_numpy(tiny_capture.pitch).float(),
-        "subject", "synthetic", tiny_capture.root, tiny_capture.hash, tiny_prior.hash,
+        tiny_prior.expressions, "subject", "synthetic", tiny_capture.root, tiny_capture.hash, tiny_prior.hash,
     )  # fmt: skip
 
 

@@ -272,6 +272,14 @@ def test_building_is_a_pure_function(pack: HeadPack, decoded: list[HeadParameter
         np.testing.assert_array_equal(a, b)
 
 
+def test_sexes_and_skins_are_in_balance(decoded: list[HeadParameters]) -> None:
+    women = np.mean(["female" in head.skin for head in decoded])
+    dark = np.mean(["dark" in head.skin for head in decoded if "female" not in head.skin])
+    # Three standard errors of 500 (and 250) draws.
+    assert abs(women - 0.5) < 0.07
+    assert abs(dark - 0.4) < 0.1
+
+
 def test_the_embedding_is_white_over_random_heads(pack: HeadPack, decoded: list[HeadParameters]) -> None:
     embedding = HeadEmbedding(pack)
     codes = np.stack([embedding(parameters) for parameters in decoded])
@@ -280,6 +288,15 @@ def test_the_embedding_is_white_over_random_heads(pack: HeadPack, decoded: list[
     assert np.isfinite(codes).all()
     assert np.abs(codes.mean(0)).max() < 0.3
     assert 0.7 < np.quantile(codes.std(0), 0.05) <= np.quantile(codes.std(0), 0.95) < 1.4
+
+
+@pytest.mark.parametrize("name", ["jawOpen", "mouthSmile", "eyeBlink"])
+def test_expression_directions_play_the_expression(pack: HeadPack, decoded: list[HeadParameters], name: str) -> None:
+    embedding = HeadEmbedding(pack)
+    largest = next(weight for *names, weight in SLIDERS if name in names)
+    resting = replace(decoded[0], expression={})
+    played = replace(decoded[0], expression={name: largest})
+    np.testing.assert_allclose(embedding(played) - embedding(resting), embedding.expressions()[name], atol=1e-5)
 
 
 def test_the_embedding_tells_heads_apart_and_nothing_else(pack: HeadPack, decoded: list[HeadParameters]) -> None:

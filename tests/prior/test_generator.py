@@ -44,6 +44,7 @@ TINY = dataclasses.replace(
     render=dataclasses.replace(MINI.render, samples_coarse=6, samples_fine=5),
 )
 CANONICAL = np.linspace(-0.3, 0.3, 468 * 3, dtype=np.float32).reshape(468, 3)
+EXPRESSIONS = {"jawOpen": torch.linspace(0, 1, TINY.z_dim)}
 
 
 def cameras(count: int, profile: Profile = TINY) -> tuple[torch.Tensor, torch.Tensor]:
@@ -313,10 +314,13 @@ def test_profiles_of_another_version_are_refused_by_field() -> None:
 @pytest.mark.parametrize("half", [False, True])
 def test_priors_survive_the_disk(tmp_path: Path, half: bool) -> None:
     generator = Generator(TINY).eval()
-    save_prior(tmp_path / "prior", generator, CANONICAL, half=half, config={"steps": 7}, licence="Apache-2.0")
+    save_prior(
+        tmp_path / "prior", generator, CANONICAL, half=half, config={"steps": 7}, licence="Apache-2.0", expressions=EXPRESSIONS
+    )
     prior = load_prior(tmp_path / "prior")
     assert prior.profile == TINY
     assert prior.artifact.config["steps"] == 7
+    assert torch.equal(prior.expressions["jawOpen"], EXPRESSIONS["jawOpen"])
     assert prior.artifact.manifest["licence"] == "Apache-2.0"
     assert prior.hash == Prior.open(tmp_path / "prior").hash
     np.testing.assert_array_equal(prior.canonical_landmarks, CANONICAL)

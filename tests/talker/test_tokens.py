@@ -22,12 +22,16 @@ def conditions(batch: int = 3) -> Conditions:
 
 @pytest.fixture
 def encoder() -> TokenEncoder:
-    return TokenEncoder(CONFIG, AUDIO)
+    return TokenEncoder(CONFIG, AUDIO).eval()
+
+
+def tokens_of(encoder: TokenEncoder, given: Conditions) -> torch.Tensor:
+    return encoder(encoder.hear(given.audio), given)
 
 
 def test_one_token_per_condition_in_the_stated_order(encoder: TokenEncoder) -> None:
     given = conditions()
-    tokens = encoder(given)
+    tokens = tokens_of(encoder, given)
     assert tokens.shape == (3, len(NAMES), CONFIG.width)
     for name, changes in {
         "audio": {"audio": given.audio.flip(1)},
@@ -35,14 +39,14 @@ def test_one_token_per_condition_in_the_stated_order(encoder: TokenEncoder) -> N
         "rotation": {"rotation": -given.rotation},
         "landmark": {"landmark": -given.landmark},
     }.items():
-        changed = (encoder(dataclasses.replace(given, **changes)) - tokens).abs().amax(-1)  # [B, tokens]
+        changed = (tokens_of(encoder, dataclasses.replace(given, **changes)) - tokens).abs().amax(-1)  # [B, tokens]
         assert [other for other, difference in zip(NAMES, changed.T, strict=True) if difference.max() > 1e-4] == [name]
         assert (changed[:, NAMES.index(name)] > 1e-4).all()
 
 
 def test_the_null_token_listens_to_nothing(encoder: TokenEncoder) -> None:
     null = NAMES.index("null")
-    tokens = torch.cat([encoder(conditions())[:, null], encoder(conditions())[:, null]])
+    tokens = torch.cat([tokens_of(encoder, conditions())[:, null], tokens_of(encoder, conditions())[:, null]])
     assert torch.equal(tokens, tokens[:1].expand_as(tokens))
     assert tokens.abs().max() > 0
 
@@ -50,25 +54,26 @@ def test_the_null_token_listens_to_nothing(encoder: TokenEncoder) -> None:
 def test_frames_of_a_batch_do_not_mix(encoder: TokenEncoder) -> None:
     given = conditions(4)
     alone = [
-        encoder(Conditions(*(getattr(given, field.name)[i : i + 1] for field in dataclasses.fields(given)))) for i in range(4)
+        tokens_of(encoder, Conditions(*(getattr(given, field.name)[i : i + 1] for field in dataclasses.fields(given))))
+        for i in range(4)
     ]
-    torch.testing.assert_close(encoder(given), torch.cat(alone))
+    torch.testing.assert_close(tokens_of(encoder, given), torch.cat(alone))
 
 
 def test_learnt_codes_tell_equal_tokens_apart(encoder: TokenEncoder) -> None:
     assert len({tuple(code.tolist()) for code in encoder.kinds.detach()}) == len(NAMES)
     given = conditions(1)
-    before = encoder(given)
+    before = tokens_of(encoder, given)
     with torch.no_grad():
         encoder.kinds.zero_()
-    assert not torch.allclose(encoder(given), before)
+    assert not torch.allclose(tokens_of(encoder, given), before)
 
 
 def test_gradients_reach_every_weight_and_every_condition(encoder: TokenEncoder) -> None:
     given = conditions()
     leaves = [value.requires_grad_() for value in dataclasses.astuple(given)]
     given = Conditions(*leaves)
-    (encoder(given).square().mean() + encoder.lips(encoder.hear(given.audio)).square().mean()).backward()
+    (tokens_of(encoder, given).square().mean() + encoder.lips(encoder.hear(given.audio)).square().mean()).backward()
     for name, parameter in encoder.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
@@ -99,8 +104,8 @@ def test_attention_begins_by_listening_to_the_frame_itself() -> None:
 
 
 def test_the_audio_net_hears_all_columns() -> None:
-    net = AudioNet(AUDIO, 16)
-    sound = (torch.rand(1, AUDIO.bands, AUDIO.columns) * 2 - 1).requires_grad_()
+    net = AudioNet(AUDIO, 16).eval()
+    sound = (torch.rand(1, AUDIO.channels, AUDIO.columns) * 2 - 1).requires_grad_()
     net(sound).square().sum().backward()
     assert sound.grad is not None
     assert (sound.grad.abs().sum(1) > 0).all()  # every column

@@ -14,7 +14,7 @@ CONFIG = TrainConfig(steps=4, minutes=None, frames_per_step=2, listen_steps=4, s
 
 
 def weights(talker: Talker) -> dict[str, torch.Tensor]:
-    modules = {"e": talker.encoder, "u": talker.unet, "s": talker.generator.superresolution}
+    modules = {"n": talker.network, "s": talker.generator.superresolution}
     return {f"{n}.{k}": v.clone() for n, m in modules.items() for k, v in m.state_dict().items()}
 
 

@@ -397,6 +397,15 @@ class HeadEmbedding:
         """[size] float32."""
         return (self._raw(parameters) - self._mean) / self._deviation
 
+    def expressions(self) -> dict[str, Array]:
+        """For each expression shape, the direction [size] that plays it as far as it ever was in training."""
+        largest = {name: weight for *names, weight in SLIDERS for name in names if name}
+        directions = {}
+        for place, name in enumerate(self._shapes, start=IDENTITY_MODES):
+            directions[name] = np.zeros(self.size, np.float32)
+            directions[name][place] = largest[name] / self._deviation[place]
+        return directions
+
     def _raw(self, parameters: HeadParameters) -> Array:
         pack, light = self._pack, parameters.light
         style = (parameters.hair or "", parameters.hair_mirrored and parameters.hair is not None)

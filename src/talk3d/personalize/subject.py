@@ -57,6 +57,7 @@ class Personalized:
             self.w,
             torch.from_numpy(capture.yaw).float() + self.corrections[0],
             torch.from_numpy(capture.pitch).float() + self.corrections[1],
+            prior.expressions,
             capture_path=capture.root,
             parents={"Prior": prior.hash, "Capture": capture.hash},
             consent=capture.consent,

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..artifacts import load_state, optimizer_tensors, restore_optimizer, save_state
 from ..errors import CheckpointError, ConfigError
-from ..heads.model import HeadPack
+from ..heads.model import HeadEmbedding, HeadPack
 from ..prior.generator import MINI, Generator, Profile, composite, save_prior
 from ..prior.patch import Windows, picture_losses, render_patch
 from .canonical import measure_canonical
@@ -157,7 +157,16 @@ def make_prior(
     generator = train_prior(
         pack, work / "shards", work / "run", MINI, config, lambda step, steps, _: progress("training", step / steps)
     )
-    save_prior(output, generator, measure_canonical(generator), half=True, licence="Apache-2.0", overwrite=overwrite)
+    expressions = {name: torch.from_numpy(direction) for name, direction in HeadEmbedding(pack).expressions().items()}
+    save_prior(
+        output,
+        generator,
+        measure_canonical(generator),
+        expressions=expressions,
+        half=True,
+        licence="Apache-2.0",
+        overwrite=overwrite,
+    )
 
 
 def load_average(run: Path, profile: Profile) -> Generator:

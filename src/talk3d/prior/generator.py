@@ -471,6 +471,7 @@ def composite(
 
 _WEIGHTS = "generator.safetensors"
 _CANONICAL = "canonical.safetensors"
+_EXPRESSIONS = "expressions.safetensors"
 
 
 @dataclass(frozen=True)
@@ -481,6 +482,8 @@ class LoadedPrior:
     """In evaluation mode, frozen, single precision."""
     canonical_landmarks: Float[np.ndarray, "468 3"]
     """Where the tracker's points lie on the prior's average face, scene units."""
+    expressions: Mapping[str, Float[Tensor, " z"]]
+    """Directions of the latent that play one expression each, in full (heads/model.py); empty where none are known."""
     artifact: Prior
     """The folder it came from."""
 
@@ -500,6 +503,7 @@ def save_prior(
     generator: Generator,
     canonical_landmarks: Float[np.ndarray, "468 3"],
     *,
+    expressions: Mapping[str, Float[Tensor, " z"]] | None = None,
     half: bool = False,
     config: Mapping[str, Any] | None = None,
     licence: str = "",
@@ -511,6 +515,7 @@ def save_prior(
         path: the folder to make.
         generator: the weights.
         canonical_landmarks: scene units.
+        expressions: directions of the latent that play one expression each, in full, where they are known.
         half: store weights in half precision; they are computed with in single precision all the same.
         config: what else to record in the manifest, such as how the weights were trained.
         licence: terms of the weights.
@@ -536,6 +541,7 @@ def save_prior(
         draft.write_tensors(_WEIGHTS, state)
         landmarks = np.ascontiguousarray(canonical_landmarks, dtype=np.float32)
         draft.write_tensors(_CANONICAL, {"landmarks": torch.from_numpy(landmarks)})
+        draft.write_tensors(_EXPRESSIONS, expressions or {})
 
 
 def load_prior(path: Path | str) -> LoadedPrior:
@@ -550,7 +556,8 @@ def load_prior(path: Path | str) -> LoadedPrior:
     generator = Generator(Profile.from_json(json.dumps(artifact.config["profile"])))
     load_weights(generator, artifact.tensors(_WEIGHTS), str(path))
     canonical = artifact.tensors(_CANONICAL)["landmarks"].numpy()
-    return LoadedPrior(generator.eval().requires_grad_(False), canonical, artifact)
+    expressions = artifact.tensors(_EXPRESSIONS)
+    return LoadedPrior(generator.eval().requires_grad_(False), canonical, expressions, artifact)
 
 
 def load_weights(generator: Generator, state: Mapping[str, Tensor], source: str) -> None:

@@ -33,6 +33,8 @@ class Subject:
     """Refined, radians; all frames of the capture."""
     pitch: Float[Tensor, " frames"]
     """Refined, radians; all frames of the capture."""
+    expressions: Mapping[str, Float[Tensor, " z"]]
+    """As the prior knows them: directions of the latent that play one expression each, in full."""
     hash: str
     consent: str
     capture_path: Path
@@ -46,6 +48,7 @@ def save_subject(
     w: Float[Tensor, " w"],
     yaw: Float[Tensor, " frames"],
     pitch: Float[Tensor, " frames"],
+    expressions: Mapping[str, Float[Tensor, " z"]],
     *,
     capture_path: Path,
     parents: Mapping[str, str],
@@ -61,6 +64,7 @@ def save_subject(
         w: the person.
         yaw: refined, radians, of all frames of the capture.
         pitch: likewise.
+        expressions: of the prior.
         capture_path: where the capture lies.
         parents: hashes of the `Prior` and the `Capture`.
         consent: as the capture says.
@@ -79,6 +83,7 @@ def save_subject(
         }
         draft.write_tensors("generator.safetensors", generator.state_dict())
         draft.write_tensors("person.safetensors", {"w": w, "yaw": yaw, "pitch": pitch})
+        draft.write_tensors("expressions.safetensors", expressions)
 
 
 def load_subject(path: Path) -> Subject:
@@ -101,6 +106,7 @@ def load_subject(path: Path) -> Subject:
         planes=planes,
         yaw=person["yaw"],
         pitch=person["pitch"],
+        expressions=artifact.tensors("expressions.safetensors"),
         hash=artifact.hash,
         consent=artifact.consent,
         capture_path=Path(artifact.config["capture"]),

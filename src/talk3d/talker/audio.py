@@ -46,6 +46,10 @@ class AudioConfig:
     floor: float = 1e-5
     """Power below which everything is silence, after loudness normalisation."""
 
+    @property
+    def channels(self) -> int:
+        return self.bands
+
 
 class Loudness:
     """Finds the gain that brings the speaking parts of a recording to `SPEECH_RMS`; feed it all sound once.

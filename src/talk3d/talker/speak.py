@@ -27,16 +27,19 @@ from ..errors import ConfigError, NoAudioError
 from ..prior.generator import Generator, Profile, composite
 from ..prior.subject import Subject
 from ..video import FPS, VideoWriter, read_audio_chunks
-from .audio import RATE, SAMPLES_PER_FRAME, AudioConfig, Loudness, frame_windows
-from .tokens import Conditions, TokenConfig, TokenEncoder
+from .audio import RATE, SAMPLES_PER_FRAME, Loudness, frame_windows
+from .delta import DeltaConfig, DeltaNetwork
+from .tokens import Conditions
 from .train import Talker, TrainConfig, audio_neighbourhood, crop_numbers
-from .unet import AttentionUNet, Trunk, UNetConfig
+from .unet import Trunk
 
 BATCH = 8
 """Frames drawn together."""
 ORBIT_SECONDS = 6.0
 ORBIT_YAW, ORBIT_PITCH = math.radians(30), math.radians(10)
 MARK = "AI-generated"
+LARGE = ("modes.planes", "unet.constant")
+"""Weights that are stored in half precision: they are most of an avatar, and pictures do not show it."""
 
 
 @dataclass(frozen=True)
@@ -78,21 +81,22 @@ def save_avatar(path: Path, subject: Subject, capture: Capture, talker: Talker, 
         draft.parents = {"Subject": subject.hash, "Capture": subject.capture_hash, "Prior": subject.prior_hash}
         draft.config = {
             "profile": generator.profile.to_json(),
-            "unet": dataclasses.asdict(talker.unet.config),
-            "tokens": dataclasses.asdict(talker.encoder.config),
-            "audio": dataclasses.asdict(talker.audio),
+            "network": dataclasses.asdict(talker.network.config),
             "train": dataclasses.asdict(config),
             "train_frames": [start, stop],
         }
         modules = {
             "decoder": generator.decoder,
             "superresolution": generator.superresolution,
-            "encoder": talker.encoder,
-            "unet": talker.unet,
+            "network": talker.network,
         }
         draft.write_tensors(
             "weights.safetensors",
-            {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()},
+            {
+                f"{name}.{key}": value.half() if key in LARGE else value
+                for name, module in modules.items()
+                for key, value in module.state_dict().items()
+            },
         )
         draft.write_tensors(
             "person.safetensors",
@@ -132,17 +136,14 @@ class Speaker:
         config = artifact.config
         profile = Profile.from_json(config["profile"])
         self.profile = profile
-        self.audio = AudioConfig(**config["audio"])
-        self.encoder = TokenEncoder(TokenConfig(**config["tokens"]), self.audio)
-        sizes = config["unet"]
-        self.unet = AttentionUNet(UNetConfig(**sizes | {name: tuple(sizes[name]) for name in ("down", "up")}))
+        self.network = DeltaNetwork(DeltaConfig.from_json(config["network"]))
+        self.audio = self.network.config.audio
         self.generator = Generator(profile)
         weights = artifact.tensors("weights.safetensors")
         for name, module in (
             ("decoder", self.generator.decoder),
             ("superresolution", self.generator.superresolution),
-            ("encoder", self.encoder),
-            ("unet", self.unet),
+            ("network", self.network),
         ):
             prefix = name + "."
             module.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
@@ -156,7 +157,7 @@ class Speaker:
         assert plate is not None
         self.plate = np.ascontiguousarray(plate[..., ::-1])
         with torch.inference_mode():
-            self.trunk: Trunk = self.unet.trunk(self.planes)
+            self.trunk: Trunk = self.network.unet.trunk(self.planes)
 
     @property
     def size(self) -> int:
@@ -192,7 +193,7 @@ class Speaker:
             rotation=torch.stack([motion.yaw, motion.pitch], -1),
             landmark=((numbers - self.landmark_scale[0]) / self.landmark_scale[1]).clamp(-4, 4),
         )
-        planes = self.planes + self.unet.delta(self.trunk, self.encoder(conditions))
+        planes = self.planes + self.network(self.trunk, self.network.encoder.hear(audio), conditions)
         yaw, pitch = (motion.yaw, motion.pitch) if camera is None else camera.unbind(-1)
         orbit = self.profile.orbit
         count = len(yaw)
@@ -317,7 +318,7 @@ def speak(
             )
         total = -(-loudness.samples // SAMPLES_PER_FRAME)
         windows = frame_windows(read_audio_chunks(sound), loudness.gain, speaker.audio)
-        blocks = _audio_blocks(windows, speaker.encoder.config.windows)
+        blocks = _audio_blocks(windows, speaker.network.config.tokens.windows)
         chunks = read_audio_chunks(sound)
         fixed = speaker.motion.still()
         generated = blinks(total, config.seed)
@@ -334,7 +335,7 @@ def speak(
         whole = drive.audio()
         gain = Loudness.of([whole[drive.train[0] * SAMPLES_PER_FRAME : drive.train[1] * SAMPLES_PER_FRAME]]).gain
         all_windows = torch.cat(list(frame_windows([whole], gain, speaker.audio)))
-        heard = audio_neighbourhood(all_windows, torch.arange(start, stop), speaker.encoder.config.windows)
+        heard = audio_neighbourhood(all_windows, torch.arange(start, stop), speaker.network.config.tokens.windows)
         blocks = iter(heard.split(BATCH))
         total = stop - start
         chunks = iter([whole[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]])

@@ -16,6 +16,8 @@ from .audio import AudioConfig
 
 NAMES = ("audio", "blink", "null", "rotation", "landmark")
 """Order of the tokens on their axis."""
+DROPOUT = 0.2
+"""Of the audio encoder."""
 
 
 @dataclass(frozen=True)
@@ -31,21 +33,36 @@ class TokenConfig:
 
 
 class AudioNet(nn.Module):
-    """A log-mel window to a code: strided convolutions over time, then two dense layers."""
+    """A window of audio features to a code: strided convolutions over time, then two dense layers.
 
-    def __init__(self, audio: AudioConfig, width: int) -> None:
+    There is a minute of sound to learn from: every layer drops a part of its input in training.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, audio: AudioConfig, width: int, hidden: int = 48) -> None:
         super().__init__()
-        channels = (audio.bands, 48, 48, 64, 64)
+        # Silence is far from the mean of speech, and bands differ in level: what matters would be a ripple otherwise.
+        self.register_buffer("mean", torch.zeros(audio.channels, 1))
+        self.register_buffer("deviation", torch.ones(audio.channels, 1))
         layers: list[nn.Module] = []
-        for inputs, outputs in zip(channels[:-1], channels[1:], strict=True):
-            layers += [nn.Conv1d(inputs, outputs, 3, stride=2, padding=1), nn.LeakyReLU(0.02)]
+        for inputs, kernel in ((audio.channels, 5), (hidden, 5), (hidden, 3)):
+            layers += [nn.Dropout(DROPOUT), nn.Conv1d(inputs, hidden, kernel, stride=2, padding=kernel // 2), nn.ReLU()]
         self.convolutions = nn.Sequential(*layers)
         self.dense = nn.Sequential(
-            nn.Linear(channels[-1] * (audio.columns // 16), width), nn.LeakyReLU(0.02), nn.Linear(width, width)
-        )
+            nn.Dropout(DROPOUT), nn.Linear(hidden * (audio.columns // 8), width), nn.ReLU(),
+            nn.Dropout(DROPOUT), nn.Linear(width, width),
+        )  # fmt: skip
 
-    def forward(self, windows: Float[Tensor, "batch bands columns"]) -> Float[Tensor, "batch width"]:
-        return self.dense(self.convolutions(windows).flatten(1))
+    @torch.no_grad()
+    def measure(self, windows: Float[Tensor, "frames channels columns"]) -> None:
+        """Measure the features of a clip, which are standardised from then on."""
+        self.mean.copy_(windows.mean((0, 2))[:, None])
+        self.deviation.copy_(windows.std((0, 2))[:, None].clamp(min=0.05))
+
+    def forward(self, windows: Float[Tensor, "batch channels columns"]) -> Float[Tensor, "batch width"]:
+        return self.dense(self.convolutions((windows - self.mean) / self.deviation).flatten(1))
 
 
 class AudioAttention(nn.Module):
@@ -59,9 +76,9 @@ class AudioAttention(nn.Module):
             layers += [nn.Conv1d(inputs, outputs, 3, padding=1), nn.LeakyReLU(0.02)]
         self.convolutions = nn.Sequential(*layers)
         self.dense = nn.Linear(windows, windows)
-        # Start by listening to the frame itself.
+        # Start by listening to the frame itself: evenly spread over its neighbours, lips would lag and blur.
         with torch.no_grad():
-            self.dense.bias[windows // 2] = 2.0
+            self.dense.bias[windows // 2] = 5.0
 
     def forward(self, codes: Float[Tensor, "batch windows width"]) -> Float[Tensor, "batch width"]:
         weights = self.dense(self.convolutions(codes.mT)[:, 0]).softmax(-1)
@@ -133,14 +150,17 @@ class TokenEncoder(nn.Module):
         self.code_mean.copy_(codes.mean(0))
         self.code_scale.copy_(codes.std(0).clamp(min=1e-3))
 
-    def forward(self, conditions: Conditions) -> Float[Tensor, "batch tokens width"]:
-        return self.tokens(self.hear(conditions.audio), conditions)
+    def standard(self, codes: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
+        """Audio codes in units of their own spread over the training frames, bounded.
 
-    def tokens(self, codes: Float[Tensor, "batch width"], conditions: Conditions) -> Float[Tensor, "batch tokens width"]:
+        Another voice can lie far outside of what was heard in training; there the networks only know how to overdo.
+        """
+        return ((codes - self.code_mean) / self.code_scale).clamp(-2.5, 2.5)
+
+    def forward(self, codes: Float[Tensor, "batch width"], conditions: Conditions) -> Float[Tensor, "batch tokens width"]:
         """The tokens, given the audio codes."""
         tokens = [
-            # Another voice can lie far outside of what was heard in training; there the network only knows how to overdo.
-            ((codes - self.code_mean) / self.code_scale).clamp(-2.5, 2.5),
+            self.standard(codes),
             self.blink(conditions.blink[:, None] * 2 - 1),
             self.null.expand(len(conditions.blink), -1),
             self.rotation(conditions.rotation * 2),

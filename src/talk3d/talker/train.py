@@ -27,15 +27,17 @@ from torch import Tensor
 from ..artifacts import load_state, optimizer_tensors, restore_optimizer, save_state
 from ..capture.build import Capture
 from ..capture.frames import PersonFrames
-from ..capture.track import INNER_LIPS, OUTER_LIPS
+from ..capture.track import INNER_LIPS, OUTER_EYE_CORNERS, OUTER_LIPS
 from ..errors import CheckpointError
 from ..losses import l2, magnitude
 from ..prior.generator import Generator
 from ..prior.patch import BORDER, Windows, picture_losses, render_patch
 from ..prior.subject import Subject
 from .audio import SAMPLES_PER_FRAME, AudioConfig, Loudness, frame_windows
+from .delta import DeltaConfig, DeltaNetwork
+from .modes import EXPRESSIONS
 from .tokens import Conditions, TokenConfig, TokenEncoder
-from .unet import AttentionUNet, UNetConfig
+from .unet import UNetConfig
 
 STATE = "training.safetensors"
 LOG = "log.jsonl"
@@ -68,10 +70,12 @@ class TrainConfig:
     learning_rate: float = 2e-3
     constant_learning_rate: float = 1e-2
     """Of the part of the delta planes that is the same for all frames."""
+    modes_learning_rate: float = 5e-4
+    """Of the expressions' delta planes, which start close to right."""
     superres_from: float = 0.0
     """Part of the training after which super-resolution is tuned along."""
     superres_learning_rate: float = 2e-3
-    listen_steps: int = 500
+    listen_steps: int = 400
     """Steps in which the audio encoder learns lip shapes by itself."""
     silence: float = 0.1
     """Part of the frames with closed lips that are shown with pure silence, so that silence closes the mouth."""
@@ -84,13 +88,11 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Talker:
-    """The modules that are trained, and the constants they rely on."""
+    """What is trained, and the constants it relies on."""
 
-    encoder: TokenEncoder
-    unet: AttentionUNet
+    network: DeltaNetwork
     generator: Generator
     """Frozen but for its super-resolution."""
-    audio: AudioConfig
     landmark_scale: Float[Tensor, "2 4"]
     """Mean and deviation of the landmark token over the training frames."""
 
@@ -193,21 +195,13 @@ def train_talker(
     lips, lip_shapes = _lip_shapes(capture, config.tokens.lip_shapes)
 
     generator = copy.deepcopy(subject.generator).eval().requires_grad_(False)
-    encoder = TokenEncoder(config.tokens, config.audio)
-    unet = AttentionUNet(UNetConfig(plane_channels=profile.plane_channels, plane_size=profile.plane_resolution))
-    unet.scale.copy_(subject.planes.std())
-    talker = Talker(encoder, unet, generator, config.audio, landmark_scale)
+    network = _new_network(subject, config)
+    encoder, unet = network.encoder, network.unet
+    talker = Talker(network, generator, landmark_scale)
     superres = list(generator.superresolution.parameters())
-    listening = _listening(encoder)
-    optimizer = torch.optim.Adam(
-        [
-            {"params": _all_but(encoder, listening) + _all_but(unet, [unet.constant])},
-            {"params": superres},
-            {"params": [unet.constant]},
-            {"params": listening},
-        ],
-        betas=(0.9, 0.99),
-    )
+    special = {"constant": [unet.constant], "modes": [network.modes.planes], "listening": _listening(encoder)}
+    groups = {"network": _all_but(network, special), "superresolution": superres, **special}
+    optimizer = torch.optim.Adam([{"params": group, "name": name} for name, group in groups.items()], betas=(0.9, 0.99))
     identity = {"subject": subject.hash, "config": _comparable(config)}
     step, elapsed = _resume(run, talker, optimizer, identity)
     if step == 0:
@@ -215,7 +209,7 @@ def train_talker(
 
     planes = subject.planes
     ws = subject.ws
-    mouths = _mouth_centres(capture)[start:stop]
+    gaze_at = _Gaze.of(capture)
     outlines = _lip_outlines(capture)[start:stop]
     closed = torch.from_numpy(_closed_frames(capture))
     saved = time.monotonic()
@@ -225,28 +219,28 @@ def train_talker(
             break
         began = time.monotonic()
         rng = np.random.default_rng([config.seed, 3, step])
-        optimizer.param_groups[0]["lr"] = config.learning_rate * min(1.0, (step + 1) / 50) * _fall(part)
-        optimizer.param_groups[2]["lr"] = config.constant_learning_rate * _fall(part)
-        # The encoder can already hear; at full speed the still wandering network would make it forget.
-        optimizer.param_groups[3]["lr"] = 0.1 * optimizer.param_groups[0]["lr"]
         tuning = part >= config.superres_from
-        optimizer.param_groups[1]["lr"] = config.superres_learning_rate * _fall(part) if tuning else 0.0
+        rates = {
+            "network": config.learning_rate * min(1.0, (step + 1) / 50),
+            "constant": config.constant_learning_rate,
+            "modes": config.modes_learning_rate,
+            # The encoder can already hear; at full speed the still wandering network would make it forget.
+            "listening": 0.1 * config.learning_rate * min(1.0, (step + 1) / 50),
+            "superresolution": config.superres_learning_rate if tuning else 0.0,
+        }
+        for group in optimizer.param_groups:
+            group["lr"] = rates[group["name"]] * _fall(part)
         for parameter in superres:
             parameter.requires_grad_(tuning)
 
-        index = rng.integers(0, stop - start, config.frames_per_step)
+        index, windows = gaze_at.choose(config.frames_per_step, profile.neural_resolution, rng)
         where = torch.from_numpy(index)
         given = conditions.at(where, config.tokens.windows)
         silent = closed[where] & torch.from_numpy(rng.random(len(index)) < config.silence)
-        audio = torch.where(silent[:, None, None, None], -1.0, _augment(given.audio, rng))
+        audio = torch.where(silent[:, None, None, None], -1.0, _augment(given.audio, config.audio, rng))
         given = dataclasses.replace(given, audio=audio)
         codes = encoder.hear(given.audio)
-        tokens = encoder.tokens(codes, given)
-        delta = unet(planes, tokens)
-        # Half of the windows look at the mouth, the others anywhere.
-        anywhere = Windows.random(len(index), profile.neural_resolution, rng)
-        at_mouth = Windows.around(mouths[index], profile.neural_resolution, rng)
-        windows = at_mouth.where(np.arange(len(index)) % 2 == 0, anywhere)
+        delta = network(unet.trunk(planes), codes, given)
         cameras = profile.orbit.pose(conditions.yaw[where], conditions.pitch[where])
         patch = render_patch(generator, planes + delta, ws.expand(len(index), -1, -1), cameras, windows, rng)
         views = frames.views(start + index)
@@ -260,7 +254,7 @@ def train_talker(
         total = torch.stack(list(losses.values())).sum()
         optimizer.zero_grad(set_to_none=True)
         total.backward()
-        torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0)
+        torch.nn.utils.clip_grad_norm_(groups["network"], 1.0)
         optimizer.step()
         step += 1
         elapsed += time.monotonic() - began
@@ -275,6 +269,18 @@ def train_talker(
     return talker
 
 
+def _new_network(subject: Subject, config: TrainConfig) -> DeltaNetwork:
+    """Before training: the delta planes of every sound are zero."""
+    profile = subject.generator.profile
+    unet = UNetConfig(plane_channels=profile.plane_channels, plane_size=profile.plane_resolution)
+    known = tuple(name for name in EXPRESSIONS if name in subject.expressions)
+    network = DeltaNetwork(DeltaConfig(config.audio, config.tokens, unet, known))
+    network.unet.scale.copy_(subject.planes.std())
+    network.modes.start_from(subject.generator, subject.ws, subject.expressions, network.unet.scale)
+    # Only while the encoder learns to listen is anything dropped.
+    return network.eval()
+
+
 # ------------------------------------------------------------------------------------------------------- listening
 
 
@@ -286,32 +292,26 @@ def _learn_to_listen(
     config: TrainConfig,
     progress: Callable[[float, str], None],
 ) -> None:
-    """Teach the audio encoder to predict lip shapes, and keep the weights that hear the opening of the last tenth best."""
-    last = max(1, len(audio) // 10)
-    known = len(audio) - last
+    """Teach the audio encoder to predict lip shapes."""
+    encoder.audio_net.measure(audio)
+    encoder.train()
     optimizer = torch.optim.AdamW(_listening(encoder), lr=2e-3, weight_decay=1e-2)
-    best, best_error = copy.deepcopy(encoder.state_dict()), math.inf
-    silence = torch.full((4, config.tokens.windows, config.audio.bands, config.audio.columns), -1.0)
+    silence = torch.full((4, config.tokens.windows, config.audio.channels, config.audio.columns), -1.0)
     for step in range(config.listen_steps):
         rng = np.random.default_rng([config.seed, 4, step])
         optimizer.param_groups[0]["lr"] = 2e-3 * (0.5 + 0.5 * math.cos(math.pi * step / config.listen_steps))
-        index = torch.from_numpy(rng.integers(0, known, 48))
-        heard = torch.cat([_augment(audio_neighbourhood(audio[:known], index, config.tokens.windows), rng), silence])
+        index = torch.from_numpy(rng.integers(0, len(audio), 48))
+        around = audio_neighbourhood(audio, index, config.tokens.windows)
+        heard = torch.cat([_augment(around, config.audio, rng), silence])
         wanted = torch.cat([shapes[index], closed_shape.expand(4, -1)])
         loss = F.mse_loss(encoder.lips(encoder.hear(heard)), wanted)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         if (step + 1) % 25 == 0:
-            with torch.no_grad():
-                index = torch.arange(known, len(audio))
-                unseen = encoder.lips(encoder.hear(audio_neighbourhood(audio, index, config.tokens.windows)))
-                # Judged by the first component, the opening: the others follow pose and mood more than sound.
-                error = float(F.mse_loss(unseen[:, 0], shapes[index, 0]))
-            if error < best_error:
-                best, best_error = copy.deepcopy(encoder.state_dict()), error
-            progress(0.0, f"listening {step + 1}/{config.listen_steps} error {error:.3f}")
-    encoder.load_state_dict(best)
+            progress(0.0, f"listening {step + 1}/{config.listen_steps} error {float(loss.detach()):.3f}")
+    # From here on its codes are looked at by another network, which should not have to see through the noise of dropout.
+    encoder.eval()
     with torch.no_grad():
         pieces = torch.arange(len(audio)).split(128)
         encoder.settle(torch.cat([encoder.hear(audio_neighbourhood(audio, piece, config.tokens.windows)) for piece in pieces]))
@@ -323,17 +323,18 @@ def _listening(encoder: TokenEncoder) -> list[torch.nn.Parameter]:
     return [parameter for module in modules for parameter in module.parameters()]
 
 
-def _all_but(module: torch.nn.Module, others: list[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
-    known = {id(parameter) for parameter in others}
+def _all_but(module: torch.nn.Module, groups: dict[str, list[torch.nn.Parameter]]) -> list[torch.nn.Parameter]:
+    known = {id(parameter) for group in groups.values() for parameter in group}
     return [parameter for parameter in module.parameters() if id(parameter) not in known]
 
 
-def _augment(audio: Tensor, rng: np.random.Generator) -> Tensor:
-    """Another level, another voice's height, a little noise: what must not change the lips."""
-    gain = torch.from_numpy(rng.normal(0, 0.06, (len(audio), 1, 1, 1))).float()
-    noise = torch.from_numpy(rng.standard_normal(audio.shape, dtype=np.float32)) * 0.04
-    shift = int(rng.integers(-2, 3))
-    return torch.roll(audio, shift, 2) + gain + noise
+def _augment(windows: Tensor, audio: AudioConfig, rng: np.random.Generator) -> Tensor:
+    """Another level, another length of the vocal tract, a little noise: what must not change the lips."""
+    gain = torch.from_numpy(rng.normal(0, 0.06, (len(windows), 1, 1, 1))).float()
+    noise = torch.from_numpy(rng.standard_normal(windows.shape, dtype=np.float32)) * 0.04
+    bands = torch.arange(audio.bands) + int(rng.integers(-1, 2))
+    spectrum, evidence = windows[:, :, : audio.bands], windows[:, :, audio.bands :]
+    return torch.cat([spectrum[:, :, bands.clamp(0, audio.bands - 1)] + gain, evidence], 2) + noise
 
 
 def _lip_shapes(capture: Capture, count: int) -> tuple[Tensor, Tensor]:
@@ -358,8 +359,30 @@ def _closed_frames(capture: Capture) -> np.ndarray:
 # --------------------------------------------------------------------------------------------------------- the mouth
 
 
-def _mouth_centres(capture: Capture) -> Float[np.ndarray, "frames 2"]:
-    return capture.landmarks[:, list(OUTER_LIPS)].mean(1)
+@dataclass(frozen=True)
+class _Gaze:
+    """Which frames a step looks at, and where in them."""
+
+    mouths: Float[np.ndarray, "frames 2"]
+    eyes: Float[np.ndarray, "frames 2"]
+    blinking: Float[np.ndarray, " frames"]
+    """Odds of the frames that are chosen for their eyes: half of them evenly, half by how closed the eyes are."""
+
+    @classmethod
+    def of(cls, capture: Capture) -> _Gaze:
+        """Of the training frames."""
+        landmarks = capture.landmarks[slice(*capture.train)]
+        blink = np.clip(capture.blink[slice(*capture.train)], 0, 1).astype(np.float64) + 1e-6
+        odds = 0.5 / len(blink) + 0.5 * blink / blink.sum()
+        return cls(landmarks[:, list(OUTER_LIPS)].mean(1), landmarks[:, list(OUTER_EYE_CORNERS)].mean(1), odds)
+
+    def choose(self, count: int, size: int, rng: np.random.Generator) -> tuple[np.ndarray, Windows]:
+        """Frames [B] and a window of each: every second one at the mouth, one in four at the eyes, the others anywhere."""
+        turn = np.arange(count) % 4
+        index = rng.integers(0, len(self.mouths), count)
+        index[turn == 3] = rng.choice(len(self.eyes), int((turn == 3).sum()), p=self.blinking)
+        windows = Windows.around(self.mouths[index], size, rng).where(turn % 2 == 0, Windows.random(count, size, rng))
+        return index, windows.where(turn != 3, Windows.around(self.eyes[index], size, rng))
 
 
 def _lip_outlines(capture: Capture) -> Float[np.ndarray, "frames points 2"]:
@@ -404,7 +427,7 @@ def _comparable(config: TrainConfig) -> dict:
 
 
 def _modules(talker: Talker) -> dict[str, torch.nn.Module]:
-    return {"encoder": talker.encoder, "unet": talker.unet, "superresolution": talker.generator.superresolution}
+    return {"network": talker.network, "superresolution": talker.generator.superresolution}
 
 
 def _save(run: Path, talker: Talker, optimizer: torch.optim.Optimizer, identity: dict, step: int, elapsed: float) -> None:

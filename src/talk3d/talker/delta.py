@@ -1,0 +1,58 @@
+"""From conditions to delta planes: token encoders, attention U-Net and expression modes as one network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .audio import AudioConfig
+from .modes import ExpressionModes
+from .tokens import Conditions, TokenConfig, TokenEncoder
+from .unet import AttentionUNet, Trunk, UNetConfig
+
+
+@dataclass(frozen=True)
+class DeltaConfig:
+    """Everything that fixes the shapes of a `DeltaNetwork`."""
+
+    audio: AudioConfig
+    tokens: TokenConfig
+    unet: UNetConfig
+    expressions: tuple[str, ...]
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> DeltaConfig:
+        """From what `dataclasses.asdict` made, after a passage through JSON, where tuples become lists."""
+        sizes = fields["unet"]
+        unet = UNetConfig(**sizes | {name: tuple(sizes[name]) for name in ("down", "up")})
+        return cls(AudioConfig(**fields["audio"]), TokenConfig(**fields["tokens"]), unet, tuple(fields["expressions"]))
+
+
+class DeltaNetwork(nn.Module):
+    """What is added to a person's identity planes so that they speak."""
+
+    def __init__(self, config: DeltaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = TokenEncoder(config.tokens, config.audio)
+        self.unet = AttentionUNet(config.unet)
+        self.modes = ExpressionModes(
+            config.expressions, config.tokens.width, config.unet.plane_channels, config.unet.plane_size
+        )
+
+    def forward(
+        self, trunk: Trunk, codes: Float[Tensor, "batch width"], conditions: Conditions
+    ) -> Float[Tensor, "batch 3 channels side side"]:
+        """Delta planes.
+
+        Args:
+            trunk: of the identity planes, from the U-Net.
+            codes: the audio codes of the conditions, from the encoder.
+            conditions: of B frames.
+        """
+        learnt = self.unet.delta(trunk, self.encoder(codes, conditions))
+        return learnt + self.unet.scale * self.modes(self.encoder.standard(codes), conditions.blink)
