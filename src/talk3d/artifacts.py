@@ -108,6 +108,15 @@ class Artifact:
         return f"Make one with `{cls.made_by}`." if cls.made_by else ""
 
     def read(self, member: str) -> bytes:
+        """The bytes of a member.
+
+        Raises:
+            ArtifactError: there is no such member, as in artifacts of an older talk3d.
+        """
+        if member not in self.manifest["members"]:
+            raise ArtifactError(
+                f"`{self.root}` has no `{member}`: it was made by an older talk3d. Remake it. {self._how_to_make()}".rstrip()
+            )
         return _read_member(self.root, member)
 
     def json(self, member: str) -> Any:
