@@ -7,6 +7,7 @@ import torch
 
 from talk3d.errors import ConfigError
 from talk3d.prior.superres import (
+    BORDER,
     EG3D_2X,
     EG3D_4X,
     EG3D_8X,
@@ -95,3 +96,17 @@ def test_silent_blocks_pass_the_smoothly_enlarged_skip_image() -> None:
     flat = torch.full((1, 4, 16, 16), 0.3)
     image = network(torch.randn(1, 5, 16, 16), flat, torch.randn(1, 3, 8))
     torch.testing.assert_close(image[..., 8:-8, 8:-8], torch.full((1, 4, 48, 48), 0.3))
+
+
+def test_whole_pictures_have_no_frame() -> None:
+    """An even picture is enlarged to an even one; without a border, the zeros beyond the edge show."""
+    features, skip, ws = torch.rand(1, 4, 1, 1), torch.rand(1, 3, 1, 1), torch.randn(1, 2, 8)
+    spread = {}
+    for border in (0, BORDER):
+        torch.manual_seed(5)
+        config = SuperResolutionConfig(input_resolution=16, widths=(8, 4), first_up=True, clamp=None, border=border)
+        module = SuperResolution(config, features=4, image_channels=3, w_dim=8).eval()
+        image = module(features.expand(-1, -1, 16, 16), skip.expand(-1, -1, 16, 16), ws)
+        assert image.shape[-1] == 64
+        spread[border] = float((image.amax((2, 3)) - image.amin((2, 3))).max().detach())
+    assert spread[BORDER] < 1e-4 < 1e-2 < spread[0]

@@ -16,9 +16,7 @@ from torch import Tensor
 from ..losses import l1, structure
 from ..render.rays import Rays, rays_through
 from .generator import Generator, composite
-
-BORDER = 3
-"""Raw pixels at a window's border that its enlargement is not judged on: convolutions there miss their surroundings."""
+from .superres import BORDER
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,9 @@ from ..capture.track import INNER_LIPS, OUTER_EYE_CORNERS, OUTER_LIPS
 from ..errors import CheckpointError
 from ..losses import l2, magnitude
 from ..prior.generator import Generator
-from ..prior.patch import BORDER, Windows, picture_losses, render_patch
+from ..prior.patch import Windows, picture_losses, render_patch
 from ..prior.subject import Subject
+from ..prior.superres import BORDER
 from .audio import SAMPLES_PER_FRAME, AudioConfig, Loudness, frame_windows
 from .delta import DeltaConfig, DeltaNetwork
 from .modes import EXPRESSIONS
