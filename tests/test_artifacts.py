@@ -223,6 +223,13 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
         Prior.open(tmp_path / "p")
 
 
+def test_an_older_format_is_refused(tmp_path: Path) -> None:
+    make(Prior, tmp_path / "p")
+    edit_manifest(tmp_path / "p", format=FORMAT_VERSION - 1)
+    with pytest.raises(ArtifactError, match=rf"format {FORMAT_VERSION - 1} of an older talk3d.*Remake"):
+        Prior.open(tmp_path / "p")
+
+
 def test_a_damaged_member_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "p"
     make(Prior, path)

@@ -23,7 +23,7 @@ from .errors import ArtifactError, CheckpointError, OutputExistsError
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 
 AnyArtifact = TypeVar("AnyArtifact", bound="Artifact")
@@ -70,7 +70,7 @@ class Artifact:
             verify: also compare the SHA-256 of each member with the manifest.
 
         Raises:
-            ArtifactError: nothing there, not an artifact, another kind, a newer format, or damaged members.
+            ArtifactError: nothing there, not an artifact, another kind, another format, or damaged members.
         """
         path = Path(path)
         if not path.exists():
@@ -88,6 +88,11 @@ class Artifact:
             raise ArtifactError(
                 f"`{path}` uses artifact format {version}, but this talk3d {__version__} reads up to {FORMAT_VERSION}. "
                 "Upgrade talk3d, or remake the artifact with this version."
+            )
+        if version < FORMAT_VERSION:
+            raise ArtifactError(
+                f"`{path}` uses artifact format {version} of an older talk3d; this one reads format {FORMAT_VERSION}. "
+                f"Remake it, and what it was made from. {cls._how_to_make()}".rstrip()
             )
         if verify:
             for name, digest in members.items():
