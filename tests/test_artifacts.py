@@ -228,6 +228,8 @@ def test_an_older_format_is_refused(tmp_path: Path) -> None:
     edit_manifest(tmp_path / "p", format=FORMAT_VERSION - 1)
     with pytest.raises(ArtifactError, match=rf"format {FORMAT_VERSION - 1} of an older talk3d.*Remake"):
         Prior.open(tmp_path / "p")
+    make(Prior, tmp_path / "p", overwrite=True)
+    Prior.open(tmp_path / "p")
 
 
 def test_a_damaged_member_is_refused(tmp_path: Path) -> None:

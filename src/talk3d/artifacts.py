@@ -228,11 +228,13 @@ def creating(cls: type[Artifact], path: Path | str, *, overwrite: bool = False, 
     refuse_existing(path, overwrite)
     if path.exists():
         try:
-            cls.open(path, verify=False)
-        except ArtifactError as error:
+            kind = json.loads(_read_member(path, MANIFEST))["kind"]  # of any format: older ones are there to be replaced
+        except (KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile):
+            kind = None
+        if kind != cls.kind:
             raise OutputExistsError(
                 f"`{path}` exists and is not a {cls.kind}, so `--overwrite` does not apply to it. Choose another output."
-            ) from error
+            )
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = path.parent / f".{path.name}.{os.getpid()}.partial"
     remove_stale_partials(path)
