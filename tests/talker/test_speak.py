@@ -104,7 +104,7 @@ def test_reenacting_test_frames_is_labelled_for_scoring(avatar, tmp_path, tiny_c
 def test_blocks_do_not_show(avatar):
     """A frame is the same whether it is drawn alone or among others."""
     speaker = Speaker(avatar)
-    audio = torch.randn(5, speaker.encoder.config.windows, speaker.audio.bands, speaker.audio.columns)
+    audio = torch.randn(5, speaker.encoder.config.windows, speaker.audio.channels, speaker.audio.columns)
     frames = torch.arange(5)
     together = speaker.draw(audio, speaker.motion.ping_pong(frames)).astype(int)
     alone = np.concatenate([speaker.draw(audio[i : i + 1], speaker.motion.ping_pong(frames[i : i + 1])) for i in frames])

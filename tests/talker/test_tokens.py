@@ -13,7 +13,7 @@ AUDIO, CONFIG = AudioConfig(bands=12), TokenConfig(width=24, windows=6)
 
 def conditions(batch: int = 3) -> Conditions:
     return Conditions(
-        audio=torch.rand(batch, CONFIG.windows, AUDIO.bands, AUDIO.columns) * 2 - 1,
+        audio=torch.rand(batch, CONFIG.windows, AUDIO.channels, AUDIO.columns) * 2 - 1,
         blink=torch.rand(batch),
         rotation=0.3 * torch.randn(batch, 2),
         landmark=torch.randn(batch, 4),
@@ -100,7 +100,7 @@ def test_attention_begins_by_listening_to_the_frame_itself() -> None:
 
 def test_the_audio_net_hears_all_columns() -> None:
     net = AudioNet(AUDIO, 16)
-    sound = (torch.rand(1, AUDIO.bands, AUDIO.columns) * 2 - 1).requires_grad_()
+    sound = (torch.rand(1, AUDIO.channels, AUDIO.columns) * 2 - 1).requires_grad_()
     net(sound).square().sum().backward()
     assert sound.grad is not None
     assert (sound.grad.abs().sum(1) > 0).all()  # every column

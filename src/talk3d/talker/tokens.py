@@ -35,7 +35,7 @@ class AudioNet(nn.Module):
 
     def __init__(self, audio: AudioConfig, width: int) -> None:
         super().__init__()
-        channels = (audio.bands, 48, 48, 64, 64)
+        channels = (audio.channels, 48, 48, 64, 64)
         layers: list[nn.Module] = []
         for inputs, outputs in zip(channels[:-1], channels[1:], strict=True):
             layers += [nn.Conv1d(inputs, outputs, 3, stride=2, padding=1), nn.LeakyReLU(0.02)]
