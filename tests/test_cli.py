@@ -16,7 +16,7 @@ from talk3d.talker.speak import Camera
 COMMANDS = (
     "", "models install", "models list", "prepare", "personalize", "train", "speak", "evaluate", "demo", "prior train",
 )  # fmt: skip
-HEAVY = ("torch", "numpy", "cv2", "av", "numba", "rich", "scipy")
+HEAVY = ("torch", "numpy", "cv2", "av", "pocketsphinx", "numba", "rich", "scipy")
 RUN = "from talk3d.cli import main; main()"
 
 

@@ -43,7 +43,9 @@ def test_the_whole_demo(tmp_path, monkeypatch):
             stages.append(stage)
 
     scores = demo.run_demo(output, 1.0, report)
-    assert {"demo.mp4", "contact-sheet.png", "source.mp4", "front.mp4", "orbit.mp4", "report"} <= {p.name for p in output.iterdir()}
+    assert {"demo.mp4", "contact-sheet.png", "source.mp4", "front.mp4", "orbit.mp4", "report"} <= {
+        p.name for p in output.iterdir()
+    }
     assert {"training", "speaking (front)", "re-enacting"} <= set(stages)
     size = TINY.image_resolution
     film = list(read_frames(output / "demo.mp4"))

@@ -1,4 +1,4 @@
-"""Sound to windows: exact in time, the same however the sound arrives, silence is a value of its own."""
+"""Sound to log-mel windows: exact in time, the same however the sound arrives, silence is a value of its own."""
 
 import math
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from talk3d.talker.audio import (
     mel_filters,
 )
 
-CONFIG = AudioConfig()
+CONFIG = AudioConfig(phones=False)  # these are in test_phones.py
 MIDDLE = SAMPLES_PER_FRAME // 2
 
 
@@ -62,7 +62,7 @@ def test_windows_do_not_depend_on_odd_chunks() -> None:
 def test_there_is_one_window_for_each_begun_frame(samples: int, frames: int) -> None:
     blocks = list(frame_windows([np.zeros(samples, np.float32)], 1.0, CONFIG))
     assert sum(map(len, blocks)) == frames
-    assert all(block.shape[1:] == (CONFIG.bands, CONFIG.columns) for block in blocks)
+    assert all(block.shape[1:] == (CONFIG.channels, CONFIG.columns) for block in blocks)
     assert all(len(block) <= BLOCK for block in blocks)
 
 
@@ -200,7 +200,7 @@ def test_a_tone_sounds_in_its_band(hertz: int) -> None:
 
 
 def test_other_sizes_are_centred_too() -> None:
-    config = AudioConfig(columns=17, bands=12)
+    config = AudioConfig(columns=17, bands=12, phones=False)
     sound = np.zeros(20 * SAMPLES_PER_FRAME, np.float32)
     sound[9 * SAMPLES_PER_FRAME + MIDDLE] = 1.0
     profile = windows(sound, config=config)[9].mean(0)

@@ -13,7 +13,7 @@ AUDIO, CONFIG = AudioConfig(bands=12), TokenConfig(width=24, windows=6)
 
 def conditions(batch: int = 3) -> Conditions:
     return Conditions(
-        audio=torch.rand(batch, CONFIG.windows, AUDIO.bands, AUDIO.columns) * 2 - 1,
+        audio=torch.rand(batch, CONFIG.windows, AUDIO.channels, AUDIO.columns) * 2 - 1,
         blink=torch.rand(batch),
         rotation=0.3 * torch.randn(batch, 2),
         landmark=torch.randn(batch, 4),

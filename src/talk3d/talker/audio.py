@@ -1,7 +1,7 @@
-"""Sound to features: one log-mel window per video frame, in constant memory.
+"""Sound to features: one window of log-mel bands and phones per video frame, in constant memory.
 
 Sound is mono at 16 kHz, video runs at 25 frames/s, so a frame lasts 640 samples. Letters: T video frames, M mel bands,
-K mel columns of a window (10 ms each).
+P phones, K columns of a window (10 ms each).
 """
 
 from __future__ import annotations
@@ -10,11 +10,15 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import tee
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from ..errors import ConfigError
+from .phones import HOP, PHONES, phone_columns
 
 RATE = 16000
 FPS = 25
@@ -29,7 +33,7 @@ SPEECH_RMS = 0.07
 class AudioConfig:
     """The feature extractor. It is stored in the avatar: weights trained with one do not work with another."""
 
-    name: str = "logmel"
+    name: str = "logmel+phones"
     bands: int = 40
     """Mel bands, M."""
     columns: int = 32
@@ -45,6 +49,27 @@ class AudioConfig:
     """Highest frequency, Hz."""
     floor: float = 1e-5
     """Power below which everything is silence, after loudness normalisation."""
+    phones: bool = True
+    """Add CMU pocketsphinx all-phone evidence: what is said, whoever says it."""
+
+    def __post_init__(self) -> None:
+        if self.phones and self.hop != HOP:
+            raise ConfigError(
+                f"Phones come every {HOP} samples, but `hop` is {self.hop}. Set it to {HOP}, or `phones` to False."
+            )
+
+    @property
+    def channels(self) -> int:
+        """Channels of a window: M, and P with phones."""
+        return self.bands + (len(PHONES) if self.phones else 0)
+
+    @property
+    def first_column(self) -> int:
+        """Sample on which the first column of the first frame's window is centred; it lies before the recording.
+
+        Column k of frame t is centred on sample 640 t + 320 + hop (k - (K - 1) / 2).
+        """
+        return SAMPLES_PER_FRAME // 2 - self.hop * (self.columns - 1) // 2
 
     @property
     def channels(self) -> int:
@@ -92,20 +117,39 @@ class Loudness:
 
 def frame_windows(
     chunks: Iterable[np.ndarray], gain: float, config: AudioConfig
-) -> Iterator[Float[Tensor, "frames bands columns"]]:
-    """Windows of consecutive video frames, in blocks of up to `BLOCK` frames.
+) -> Iterator[Float[Tensor, "frames channels columns"]]:
+    """Windows of consecutive video frames, in blocks of up to `BLOCK` frames: log-mel bands, then phones.
 
-    There is one window for each begun video frame of sound; what lies before the beginning and after the end is silence.
-    The windows do not depend on how the sound is cut into chunks.
+    There is one window for each begun video frame of sound; what lies before the beginning and after the end is silence,
+    which is -1. The windows do not depend on how the sound is cut into chunks.
 
     Args:
         chunks: sound in order, float32 in -1..1, any lengths.
         gain: factor on the sound, from `Loudness`.
         config: the feature extractor.
     """
-    # Column k of frame t is centred on sample 640 t + 320 + 160 (k - (K - 1) / 2).
-    first_centre = SAMPLES_PER_FRAME // 2 - config.hop * (config.columns - 1) // 2
-    lead = config.fft // 2 - first_centre
+    if not config.phones:
+        yield from _log_mel_blocks(chunks, gain, config)
+        return
+    # Phones are decoded some seconds ahead of the bands; only the chunks in between are kept.
+    for_bands, for_phones = tee(chunks)
+    pieces = phone_columns(for_phones, gain, config.first_column)
+    columns = torch.zeros(0, len(PHONES))
+    step = SAMPLES_PER_FRAME // config.hop
+    for bands in _log_mel_blocks(for_bands, gain, config):
+        frames = len(bands)
+        needed = (frames - 1) * step + config.columns
+        while len(columns) < needed:
+            columns = torch.cat([columns, next(pieces)])
+        phones = columns[:needed].unfold(0, config.columns, step)  # [T, P, K]
+        yield torch.cat([bands, phones], 1)
+        columns = columns[frames * step :]
+
+
+def _log_mel_blocks(
+    chunks: Iterable[np.ndarray], gain: float, config: AudioConfig
+) -> Iterator[Float[Tensor, "frames bands columns"]]:
+    lead = config.fft // 2 - config.first_column
     buffer = np.zeros(max(0, lead), np.float32)
     received = 0
     start = 0
