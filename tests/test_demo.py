@@ -24,7 +24,7 @@ TRAIN = TrainConfig(steps=2, minutes=None, frames_per_step=4, listen_steps=2)
 
 
 def test_the_whole_demo(tmp_path, monkeypatch):
-    """With a prior of random weights at tiny sizes, so no likeness; every file is there, and the second call repeats nothing."""
+    """With a tiny prior of random weights, so no likeness: every file is there, and a second call repeats nothing."""
     assets, output = tmp_path / "assets", tmp_path / "demo"
     shipped = load_prior(demo.ASSETS / "prior")
     assets.mkdir()

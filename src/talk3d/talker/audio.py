@@ -71,10 +71,6 @@ class AudioConfig:
         """
         return SAMPLES_PER_FRAME // 2 - self.hop * (self.columns - 1) // 2
 
-    @property
-    def channels(self) -> int:
-        return self.bands
-
 
 class Loudness:
     """Finds the gain that brings the speaking parts of a recording to `SPEECH_RMS`; feed it all sound once.
