@@ -78,3 +78,11 @@ def test_crop_numbers_of_a_known_similarity():
     affine = np.concatenate([linear, (32 - linear @ centre)[:, None]], 1)[None]
     numbers = crop_numbers(affine, 64)[0]
     np.testing.assert_allclose(numbers, [30 / 32, 20 / 32, np.log(2), roll], atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_prior_without_expressions_leaves_all_to_the_unet(tiny_subject, tiny_capture, tmp_path):
+    plain = dataclasses.replace(tiny_subject, expressions={})
+    talker = train_talker(plain, tiny_capture, tmp_path, CONFIG, lambda part, text: None)
+    assert talker.network.modes.names == ()
+    assert talker.network.unet.out.weight.abs().max() > 0
