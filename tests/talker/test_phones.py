@@ -91,15 +91,16 @@ def test_phones_are_what_the_decoder_says(phrase: np.ndarray) -> None:
     import pocketsphinx
 
     line, centres = timeline(heard(windows(phrase)))
-    # The columns' centres are frames' centres, and a second of context lies before the first window's first column.
+    # The columns' centres are frames' centres, and the context lies before the first window's first column.
     first = int(centres[0]) - (CONFIG.columns - 4) // 2 * 160
-    before = 205 + 16000 - first
+    before = 205 + CONTEXT * 160 - first
+    length = PIECE + 2 * CONTEXT
     model = pocketsphinx.get_model_path("en-us/en-us-phone.lm.bin")
     decoder = pocketsphinx.Decoder(lm=None, allphone=model, lw=2.0, beam=1e-20, pbeam=1e-20, loglevel="FATAL")
     decoder.start_utt()
-    decoder.process_raw(samples(np.pad(phrase, (before, 160_250 - before - len(phrase)))).tobytes(), full_utt=True)
+    decoder.process_raw(samples(np.pad(phrase, (before, length * 160 + 250 - before - len(phrase)))).tobytes(), full_utt=True)
     decoder.end_utt()
-    said = np.zeros((len(PHONES), 1001))
+    said = np.zeros((len(PHONES), length + 1))
     for segment in decoder.seg():
         if segment.word in PHONES:
             said[PHONES.index(segment.word), segment.start_frame : segment.end_frame + 1] = 1
@@ -113,7 +114,7 @@ def test_phones_are_what_the_decoder_says(phrase: np.ndarray) -> None:
 @pytest.mark.parametrize("start", [RATE, 50_001, PIECE_SECONDS * RATE - RATE, PIECE_SECONDS * RATE])
 def test_phones_begin_and_end_with_the_voice(phrase: np.ndarray, start: int, columns: int) -> None:
     """Also where a piece ends within the phrase, or begins with it; in bands and phones alike."""
-    found = windows(placed(phrase, start, 12), config=AudioConfig(columns=columns))
+    found = windows(placed(phrase, start, start / RATE + 3), config=AudioConfig(columns=columns))
     loud = (np.abs(phrase) > 0.02).nonzero()[0]
     for channels, threshold in ((found[:, : CONFIG.bands].mean(1, keepdim=True), -0.8), (heard(found), 0.0)):
         line, centres = timeline(channels)
@@ -131,7 +132,7 @@ def test_phones_move_with_the_sound(voice: np.ndarray) -> None:
 
 @pytest.mark.parametrize("size", [641, 3 * RATE, PIECE * HOP, PIECE * HOP + 1])
 def test_phones_do_not_depend_on_the_chunks(voice: np.ndarray, size: int) -> None:
-    sound = np.tile(voice, 3)[: 21 * RATE + 77]  # three pieces, the last one in part
+    sound = np.tile(voice, 5)[: 2 * PIECE * HOP + 5 * RATE + 77]  # three pieces, the last one in part
     chunks = [sound[i : i + size] for i in range(0, len(sound), size)]
     found = torch.cat(list(frame_windows(chunks, 1.0, CONFIG)))
     assert torch.equal(found, windows(sound))
@@ -142,7 +143,7 @@ def test_pieces_agree_where_they_meet(voice: np.ndarray) -> None:
     """What a word is does not depend on its place: the phones of a sound moved by half a piece are mostly the same."""
     sound = np.tile(voice, 2)
     frames = PIECE * HOP // SAMPLES_PER_FRAME // 2
-    moved = windows(placed(sound, frames * SAMPLES_PER_FRAME, 4 + len(sound) / RATE))[frames:]
+    moved = windows(placed(sound, frames * SAMPLES_PER_FRAME, PIECE_SECONDS / 2 + len(sound) / RATE))[frames:]
     one, other = timeline(heard(windows(sound)))[0], timeline(heard(moved))[0]
     spoken = one.amax(0) > 0
     assert (one.argmax(0) == other.argmax(0))[spoken].float().mean() > 0.6

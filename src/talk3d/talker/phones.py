@@ -26,10 +26,11 @@ HOP = 160
 """Samples between columns, and between the decoder's frames."""
 SPAN = 410
 """Samples under a frame of the decoder."""
-PIECE = 800
+PIECE = 1600
 """Columns decoded at a time."""
-CONTEXT = 100
-"""Columns decoded before and after a piece and thrown away: an utterance that begins in a word is misheard there."""
+CONTEXT = 400
+"""Columns decoded before and after a piece and thrown away. An utterance that begins in a word is misheard there, and the
+decoder removes an utterance's mean spectrum: half a minute has a steadier mean than ten seconds (docs/notebook.md)."""
 QUIET = 1e-4
 """Peak below which nothing is said: three steps of a 16-bit sample."""
 

@@ -297,14 +297,14 @@ def _learn_to_listen(
     encoder.audio_net.measure(audio)
     encoder.train()
     optimizer = torch.optim.AdamW(_listening(encoder), lr=2e-3, weight_decay=1e-2)
-    silence = torch.full((4, config.tokens.windows, config.audio.channels, config.audio.columns), -1.0)
+    silence = torch.full((2, config.tokens.windows, config.audio.channels, config.audio.columns), -1.0)
     for step in range(config.listen_steps):
         rng = np.random.default_rng([config.seed, 4, step])
         optimizer.param_groups[0]["lr"] = 2e-3 * (0.5 + 0.5 * math.cos(math.pi * step / config.listen_steps))
         index = torch.from_numpy(rng.integers(0, len(audio), 48))
         around = audio_neighbourhood(audio, index, config.tokens.windows)
         heard = torch.cat([_augment(around, config.audio, rng), silence])
-        wanted = torch.cat([shapes[index], closed_shape.expand(4, -1)])
+        wanted = torch.cat([shapes[index], closed_shape.expand(2, -1)])
         loss = F.mse_loss(encoder.lips(encoder.hear(heard)), wanted)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -330,12 +330,10 @@ def _all_but(module: torch.nn.Module, groups: dict[str, list[torch.nn.Parameter]
 
 
 def _augment(windows: Tensor, audio: AudioConfig, rng: np.random.Generator) -> Tensor:
-    """Another level, another length of the vocal tract, a little noise: what must not change the lips."""
-    gain = torch.from_numpy(rng.normal(0, 0.06, (len(windows), 1, 1, 1))).float()
-    noise = torch.from_numpy(rng.standard_normal(windows.shape, dtype=np.float32)) * 0.04
-    bands = torch.arange(audio.bands) + int(rng.integers(-1, 2))
-    spectrum, evidence = windows[:, :, : audio.bands], windows[:, :, audio.bands :]
-    return torch.cat([spectrum[:, :, bands.clamp(0, audio.bands - 1)] + gain, evidence], 2) + noise
+    """Another level (about 1.5 dB) and a little noise: what must not change the lips."""
+    gain = torch.zeros(len(windows), 1, windows.shape[2], 1)
+    gain[:, :, : audio.bands] = torch.from_numpy(rng.normal(0, 0.03, (len(windows), 1, 1, 1))).float()
+    return windows + gain + torch.from_numpy(rng.standard_normal(windows.shape, dtype=np.float32)) * 0.02
 
 
 def _lip_shapes(capture: Capture, count: int) -> tuple[Tensor, Tensor]:
