@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from talk3d.artifacts import Prior, creating
 from talk3d.camera import Orbit, camera_label
 from talk3d.errors import CheckpointError, ConfigError
-from talk3d.prior.superres import BORDER, EG3D_8XDC, SuperResolution, SuperResolutionConfig, eg3d_superresolution
+from talk3d.prior.superres import EG3D_8XDC, SuperResolution, SuperResolutionConfig, eg3d_superresolution
 from talk3d.prior.synthesis import EqualizedLinear, MappingNetwork, NoiseMode, SynthesisNetwork
 from talk3d.render.rays import Rays, generate_rays
 from talk3d.render.reference import PlaneAxes, Rendering, RenderOptions, render, sample_planes
@@ -221,7 +221,7 @@ MINI = Profile(
     decoder_lr_multiplier=1.0,
     density_gain=20.0,
     neural_resolution=64,
-    superres=SuperResolutionConfig(input_resolution=64, widths=(48, 24), first_up=True, clamp=None, border=BORDER),
+    superres=SuperResolutionConfig(input_resolution=64, widths=(48, 24), first_up=True, clamp=None, border=3),
     alpha=True,
     orbit=Orbit(),
     render=RenderOptions(samples_coarse=16, samples_fine=16, near=2.25, far=3.2, box_warp=1.0, plane_axes="aligned"),

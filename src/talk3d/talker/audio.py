@@ -33,7 +33,6 @@ SPEECH_RMS = 0.07
 class AudioConfig:
     """The feature extractor. It is stored in the avatar: weights trained with one do not work with another."""
 
-    name: str = "logmel+phones"
     bands: int = 40
     """Mel bands, M."""
     columns: int = 32
@@ -53,6 +52,11 @@ class AudioConfig:
     """Add CMU pocketsphinx all-phone evidence: what is said, whoever says it."""
 
     def __post_init__(self) -> None:
+        if self.columns % 8 or SAMPLES_PER_FRAME % self.hop:
+            raise ConfigError(
+                f"`columns` is {self.columns} and `hop` is {self.hop}: the encoder needs a multiple of 8 columns, and a video "
+                f"frame ({SAMPLES_PER_FRAME} samples) a whole number of hops."
+            )
         if self.phones and self.hop != HOP:
             raise ConfigError(
                 f"Phones come every {HOP} samples, but `hop` is {self.hop}. Set it to {HOP}, or `phones` to False."

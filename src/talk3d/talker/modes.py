@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -23,10 +24,10 @@ EXPRESSIONS = (
 )  # fmt: skip
 """What speaking and blinking need, of all that a prior may know."""
 LIMIT = 1.5
-"""No expression is played beyond so many times its largest weight in the prior's training: a sound unlike any heard before
-must not tear the mouth."""
+"""No sound plays an expression beyond so many times its largest weight in the prior's training, or backwards beyond that: one
+unlike any heard before must not tear the mouth."""
 STEP = 0.25
-"""Of a full expression; deltas are so nearly linear in it that a small step stands for all sizes."""
+"""Of a full expression. The delta of a full one is within a fifth of four such steps; training sees to the rest."""
 
 
 class ExpressionModes(nn.Module):
@@ -47,9 +48,8 @@ class ExpressionModes(nn.Module):
         of_eyes = torch.tensor([float(name.startswith("eye")) for name in names])
         self.register_buffer("of_eyes", of_eyes, persistent=False)
         self.planes = nn.Parameter(torch.zeros(len(names), 3, plane_channels, plane_size, plane_size))
-        self.sound = nn.Linear(code_width, len(names))
-        nn.init.zeros_(self.sound.weight)
-        nn.init.zeros_(self.sound.bias)
+        self.sound = nn.Parameter(torch.zeros(len(names), code_width))
+        self.rest = nn.Parameter(torch.zeros(len(names)))
         # Eyes that are closed in the video are closed wholly; how far a sound opens the mouth is unknown at first.
         self.blink = nn.Parameter(of_eyes.clone())
 
@@ -77,9 +77,9 @@ class ExpressionModes(nn.Module):
             planes.copy_((generator.planes(ws + STEP * moved) - person)[0] / (STEP * unit))
 
     def amounts(self, code: Float[Tensor, "batch width"], blink: Float[Tensor, " batch"]) -> Float[Tensor, "batch modes"]:
-        """How much of each expression, within ±LIMIT."""
-        asked = torch.lerp(self.sound(code), blink[:, None] * self.blink, self.of_eyes)
-        return LIMIT * torch.tanh(asked / LIMIT)
+        """How much of each expression: within ±LIMIT for the mouth, in proportion to the blink for the eyes."""
+        spoken = LIMIT * torch.tanh(F.linear(code, self.sound, self.rest) / LIMIT)
+        return torch.lerp(spoken, blink[:, None] * self.blink, self.of_eyes)
 
     def forward(
         self, code: Float[Tensor, "batch width"], blink: Float[Tensor, " batch"]

@@ -30,7 +30,7 @@ PIECE = 1600
 """Columns decoded at a time."""
 CONTEXT = 400
 """Columns decoded before and after a piece and thrown away. An utterance that begins in a word is misheard there, and the
-decoder removes an utterance's mean spectrum: half a minute has a steadier mean than ten seconds (docs/notebook.md)."""
+decoder removes an utterance's mean spectrum: 24 s have a steadier mean than ten (docs/notebook.md)."""
 QUIET = 1e-4
 """Peak below which nothing is said: three steps of a 16-bit sample."""
 

@@ -57,9 +57,12 @@ class AudioNet(nn.Module):
 
     @torch.no_grad()
     def measure(self, windows: Float[Tensor, "frames channels columns"]) -> None:
-        """Measure the features of a clip, which are standardised from then on."""
+        """Measure the features of a clip, which are standardised from then on.
+
+        The floor is for phones that the clip hardly has: heard later, they must not drown all others.
+        """
         self.mean.copy_(windows.mean((0, 2))[:, None])
-        self.deviation.copy_(windows.std((0, 2))[:, None].clamp(min=0.05))
+        self.deviation.copy_(windows.std((0, 2))[:, None].clamp(min=0.25))
 
     def forward(self, windows: Float[Tensor, "batch channels columns"]) -> Float[Tensor, "batch width"]:
         return self.dense(self.convolutions((windows - self.mean) / self.deviation).flatten(1))

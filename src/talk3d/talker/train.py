@@ -1,7 +1,7 @@
 """Training the talker: sound and the other conditions to the delta planes that make the person's frames.
 
-First the audio encoder alone learns to hear lip shapes (seconds), then everything learns together through the renderer;
-towards the end super-resolution is tuned on the person too (method, stage 2b).
+First the audio encoder alone learns to hear lip shapes (seconds), then everything learns together through the renderer,
+super-resolution included (method, stage 2b).
 
 Letters: B frames per step, F frames of the capture, S side of the frames.
 """
@@ -204,8 +204,9 @@ def train_talker(
     groups = {"network": _all_but(network, special), "superresolution": superres, **special}
     optimizer = torch.optim.Adam([{"params": group, "name": name} for name, group in groups.items()], betas=(0.9, 0.99))
     identity = {"subject": subject.hash, "config": _comparable(config)}
+    fresh = not (run / STATE).exists()
     step, elapsed = _resume(run, talker, optimizer, identity)
-    if step == 0:
+    if fresh:
         _learn_to_listen(encoder, conditions.audio, lip_shapes, lips, config, progress)
 
     planes = subject.planes
@@ -273,7 +274,9 @@ def train_talker(
 def _new_network(subject: Subject, config: TrainConfig) -> DeltaNetwork:
     """Before training: the delta planes of every sound are zero."""
     profile = subject.generator.profile
-    unet = UNetConfig(plane_channels=profile.plane_channels, plane_size=profile.plane_resolution)
+    unet = UNetConfig(
+        plane_channels=profile.plane_channels, plane_size=profile.plane_resolution, token_width=config.tokens.width
+    )
     known = tuple(name for name in EXPRESSIONS if name in subject.expressions)
     network = DeltaNetwork(DeltaConfig(config.audio, config.tokens, unet, known))
     network.unet.scale.copy_(subject.planes.std())
@@ -330,7 +333,7 @@ def _all_but(module: torch.nn.Module, groups: dict[str, list[torch.nn.Parameter]
 
 
 def _augment(windows: Tensor, audio: AudioConfig, rng: np.random.Generator) -> Tensor:
-    """Another level (about 1.5 dB) and a little noise: what must not change the lips."""
+    """Another level (0.9 dB) and a little noise: what must not change the lips."""
     gain = torch.zeros(len(windows), 1, windows.shape[2], 1)
     gain[:, :, : audio.bands] = torch.from_numpy(rng.normal(0, 0.03, (len(windows), 1, 1, 1))).float()
     return windows + gain + torch.from_numpy(rng.standard_normal(windows.shape, dtype=np.float32)) * 0.02
@@ -377,7 +380,7 @@ class _Gaze:
 
     def choose(self, count: int, size: int, rng: np.random.Generator) -> tuple[np.ndarray, Windows]:
         """Frames [B] and a window of each: every second one at the mouth, one in four at the eyes, the others anywhere."""
-        turn = np.arange(count) % 4
+        turn = (np.arange(count) + rng.integers(4)) % 4  # so that smaller counts have their turns too
         index = rng.integers(0, len(self.mouths), count)
         index[turn == 3] = rng.choice(len(self.eyes), int((turn == 3).sum()), p=self.blinking)
         windows = Windows.around(self.mouths[index], size, rng).where(turn % 2 == 0, Windows.random(count, size, rng))
