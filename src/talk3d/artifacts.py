@@ -116,12 +116,10 @@ class Artifact:
         """The bytes of a member.
 
         Raises:
-            ArtifactError: there is no such member, as in artifacts of an older talk3d.
+            ArtifactError: there is no such member.
         """
         if member not in self.manifest["members"]:
-            raise ArtifactError(
-                f"`{self.root}` has no `{member}`: it was made by an older talk3d. Remake it. {self._how_to_make()}".rstrip()
-            )
+            raise ArtifactError(f"`{self.root}` has no `{member}`. Remake it. {self._how_to_make()}".rstrip())
         return _read_member(self.root, member)
 
     def json(self, member: str) -> Any:

@@ -65,6 +65,7 @@ def test_saved_subject_comes_back(tiny_prior, tiny_capture, tmp_path):
     expected = torch.from_numpy(tiny_capture.yaw).float() + found.corrections[0]
     torch.testing.assert_close(subject.yaw, expected)
     assert subject.expressions.keys() == tiny_prior.expressions.keys()
+    assert all(torch.equal(subject.expressions[name], tiny_prior.expressions[name]) for name in subject.expressions)
 
 
 def test_another_prior_is_refused(tiny_prior, tiny_capture, tmp_path):

@@ -204,6 +204,6 @@ def test_other_sizes_are_centred_too() -> None:
     sound = np.zeros(20 * SAMPLES_PER_FRAME, np.float32)
     sound[9 * SAMPLES_PER_FRAME + MIDDLE] = 1.0
     profile = windows(sound, config=config)[9].mean(0)
-    assert profile.shape == (17,)
+    assert profile.shape == (24,)
     torch.testing.assert_close(profile, profile.flip(0))
-    assert profile.argmax() == 8
+    assert int(profile.argmax()) in (11, 12)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -294,8 +293,9 @@ LATENT_SIZE = 128
 def parameters_from_latent(z: Array, pack: HeadPack) -> HeadParameters:
     """Decode a latent drawn from N(0, I) into head parameters.
 
-    Every choice is a fixed function of Gaussian numbers (a category is the largest of its components), so a plain normal
-    sample is always a valid head, and identity and expression occupy known, separate subspaces.
+    Every choice is a fixed function of Gaussian numbers (a category is the largest of its components, weighted where balance
+    asks for it), so a plain normal sample is always a valid head, and identity and expression occupy known, separate
+    subspaces.
 
     Args:
         z: [128].
@@ -308,10 +308,10 @@ def parameters_from_latent(z: Array, pack: HeadPack) -> HeadParameters:
         cursor += count
         return numbers[cursor - count : cursor]
 
-    def choose(names: list[str], slots: int, weight: Callable[[str], float] = lambda name: 1.0) -> str:
-        """A name, drawn with the given odds (the largest of log-weights with Gumbel noise made of the Gaussian numbers)."""
+    def choose(names: list[str], slots: int, odds: list[float] | None = None) -> str:
+        """A name, drawn with the given odds (the largest of log-odds with Gumbel noise made of the Gaussian numbers)."""
         uniform = np.clip(_normal_cdf_array(take(slots)[: len(names)]), 1e-12, 1 - 1e-12)
-        return names[int(np.argmax(np.log([weight(name) for name in names]) - np.log(-np.log(uniform))))]
+        return names[int(np.argmax(np.log(odds or [1.0] * len(names)) - np.log(-np.log(uniform))))]
 
     identity = np.clip(take(IDENTITY_MODES), -2.5, 2.5) * 0.8
     expression: dict[str, float] = {}
@@ -362,16 +362,11 @@ def parameters_from_latent(z: Array, pack: HeadPack) -> HeadParameters:
     )
 
 
-def _balance(skins: list[str]) -> Callable[[str], float]:
+def _balance(skins: list[str]) -> list[float]:
     """Odds that make the two sexes equally frequent, and dark skins two in five of the men."""
-
-    def weight(name: str) -> float:
-        if "female" in name:
-            return 0.5 / sum("female" in one for one in skins)
-        share = 0.2 if "dark" in name else 0.3
-        return share / sum("female" not in one and ("dark" in one) == ("dark" in name) for one in skins)
-
-    return weight
+    groups = [("female" in name, "dark" in name) for name in skins]
+    shares = {(True, False): 0.5, (False, True): 0.2, (False, False): 0.3}
+    return [shares[group] / groups.count(group) for group in groups]
 
 
 class HeadEmbedding:

@@ -175,14 +175,14 @@ class Speaker:
     @torch.inference_mode()
     def draw(
         self,
-        audio: Float[Tensor, "batch windows bands columns"],
+        audio: Float[Tensor, "batch windows channels columns"],
         motion: Motion,
         camera: Float[Tensor, "batch 2"] | None = None,
     ) -> np.ndarray:
         """Frames [B, S, S, 3] uint8.
 
         Args:
-            audio: log-mel windows around each frame.
+            audio: windows of audio features around each frame.
             motion: the head's pose, blink and place in the source picture.
             camera: yaw and pitch (radians) to look from; None looks from the source camera.
         """
@@ -366,7 +366,7 @@ def speak(
     return done
 
 
-def _audio_blocks(windows: Iterator[Tensor], around: int) -> Iterator[Float[Tensor, "batch windows bands columns"]]:
+def _audio_blocks(windows: Iterator[Tensor], around: int) -> Iterator[Float[Tensor, "batch windows channels columns"]]:
     """Neighbourhoods of consecutive frames, in blocks of up to `BATCH`, from a stream of windows."""
     before, after = around // 2, around - around // 2 - 1
     buffer: Tensor | None = None

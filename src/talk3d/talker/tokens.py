@@ -1,6 +1,6 @@
 """Conditions to tokens: what the attention U-Net attends to, each a vector of the same width (method 6.4).
 
-Letters: B samples, W windows around a frame, M mel bands, K columns of a window, D token width.
+Letters: B samples, W windows around a frame, M channels and K columns of a window, D token width.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ class SinusoidalMLP(nn.Module):
 class Conditions:
     """What drives B frames, apart from the camera they are seen with."""
 
-    audio: Float[Tensor, "batch windows bands columns"]
-    """Log-mel windows of the frames f - W/2 .. f + W/2 - 1."""
+    audio: Float[Tensor, "batch windows channels columns"]
+    """Windows of audio features of the frames f - W/2 .. f + W/2 - 1."""
     blink: Float[Tensor, " batch"]
     """0 open .. 1 closed."""
     rotation: Float[Tensor, "batch 2"]
@@ -141,7 +141,7 @@ class TokenEncoder(nn.Module):
         self.register_buffer("code_mean", torch.zeros(config.width))
         self.register_buffer("code_scale", torch.ones(config.width))
 
-    def hear(self, audio: Float[Tensor, "batch windows bands columns"]) -> Float[Tensor, "batch width"]:
+    def hear(self, audio: Float[Tensor, "batch windows channels columns"]) -> Float[Tensor, "batch width"]:
         """The audio code of each frame."""
         batch, windows = audio.shape[:2]
         return self.audio_attention(self.audio_net(audio.flatten(0, 1)).unflatten(0, (batch, windows)))

@@ -102,7 +102,7 @@ class Talker:
 class ClipConditions:
     """Everything that drives the frames of a clip, one row a frame."""
 
-    audio: Float[Tensor, "frames bands columns"]
+    audio: Float[Tensor, "frames channels columns"]
     blink: Float[Tensor, " frames"]
     yaw: Float[Tensor, " frames"]
     pitch: Float[Tensor, " frames"]
@@ -119,8 +119,8 @@ class ClipConditions:
 
 
 def audio_neighbourhood(
-    audio: Float[Tensor, "frames bands columns"], index: Tensor, windows: int
-) -> Float[Tensor, "batch windows bands columns"]:
+    audio: Float[Tensor, "frames channels columns"], index: Tensor, windows: int
+) -> Float[Tensor, "batch windows channels columns"]:
     """The windows f - W/2 .. f + W/2 - 1 of each frame f; outside the clip there is silence (-1)."""
     around = index[:, None] + torch.arange(windows) - windows // 2
     inside = (around >= 0) & (around < len(audio))
@@ -290,7 +290,7 @@ def _new_network(subject: Subject, config: TrainConfig) -> DeltaNetwork:
 
 def _learn_to_listen(
     encoder: TokenEncoder,
-    audio: Float[Tensor, "frames bands columns"],
+    audio: Float[Tensor, "frames channels columns"],
     shapes: Float[Tensor, "frames shapes"],
     closed_shape: Float[Tensor, " shapes"],
     config: TrainConfig,
@@ -358,7 +358,7 @@ def _closed_frames(capture: Capture) -> np.ndarray:
     return gap <= np.quantile(gap, 0.1)
 
 
-# --------------------------------------------------------------------------------------------------------- the mouth
+# ----------------------------------------------------------------------------------------------------- where to look
 
 
 @dataclass(frozen=True)
