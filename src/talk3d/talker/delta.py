@@ -44,15 +44,12 @@ class DeltaNetwork(nn.Module):
             config.expressions, config.tokens.width, config.unet.plane_channels, config.unet.plane_size
         )
 
-    def forward(
-        self, trunk: Trunk, codes: Float[Tensor, "batch width"], conditions: Conditions
-    ) -> Float[Tensor, "batch 3 channels side side"]:
+    def forward(self, trunk: Trunk, conditions: Conditions) -> Float[Tensor, "batch 3 channels side side"]:
         """Delta planes.
 
         Args:
             trunk: of the identity planes, from the U-Net.
-            codes: the audio codes of the conditions, from the encoder.
             conditions: of B frames.
         """
-        learnt = self.unet.delta(trunk, self.encoder(codes, conditions))
-        return learnt + self.unet.scale * self.modes(self.encoder.standard(codes), conditions.blink)
+        learnt = self.unet.delta(trunk, self.encoder(conditions))
+        return learnt + self.unet.scale * self.modes(self.encoder.standard(conditions.code), conditions.blink)

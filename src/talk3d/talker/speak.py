@@ -188,12 +188,12 @@ class Speaker:
         """
         numbers = torch.from_numpy(crop_numbers(motion.crop_from_source.double().numpy(), self.size)).float()
         conditions = Conditions(
-            audio=audio,
+            code=self.network.encoder.hear(audio),
             blink=motion.blink,
             rotation=torch.stack([motion.yaw, motion.pitch], -1),
             landmark=((numbers - self.landmark_scale[0]) / self.landmark_scale[1]).clamp(-4, 4),
         )
-        planes = self.planes + self.network(self.trunk, self.network.encoder.hear(audio), conditions)
+        planes = self.planes + self.network(self.trunk, conditions)
         yaw, pitch = (motion.yaw, motion.pitch) if camera is None else camera.unbind(-1)
         orbit = self.profile.orbit
         count = len(yaw)

@@ -111,8 +111,8 @@ class SinusoidalMLP(nn.Module):
 class Conditions:
     """What drives B frames, apart from the camera they are seen with."""
 
-    audio: Float[Tensor, "batch windows channels columns"]
-    """Windows of audio features of the frames f - W/2 .. f + W/2 - 1."""
+    code: Float[Tensor, "batch width"]
+    """What is heard around each frame, from `TokenEncoder.hear`."""
     blink: Float[Tensor, " batch"]
     """0 open .. 1 closed."""
     rotation: Float[Tensor, "batch 2"]
@@ -142,7 +142,7 @@ class TokenEncoder(nn.Module):
         self.register_buffer("code_scale", torch.ones(config.width))
 
     def hear(self, audio: Float[Tensor, "batch windows channels columns"]) -> Float[Tensor, "batch width"]:
-        """The audio code of each frame."""
+        """The audio code of each frame from the windows of the frames f - W/2 .. f + W/2 - 1."""
         batch, windows = audio.shape[:2]
         return self.audio_attention(self.audio_net(audio.flatten(0, 1)).unflatten(0, (batch, windows)))
 
@@ -160,10 +160,10 @@ class TokenEncoder(nn.Module):
         """
         return ((codes - self.code_mean) / self.code_scale).clamp(-2.5, 2.5)
 
-    def forward(self, codes: Float[Tensor, "batch width"], conditions: Conditions) -> Float[Tensor, "batch tokens width"]:
-        """The tokens, given the audio codes."""
+    def forward(self, conditions: Conditions) -> Float[Tensor, "batch tokens width"]:
+        """The tokens."""
         tokens = [
-            self.standard(codes),
+            self.standard(conditions.code),
             self.blink(conditions.blink[:, None] * 2 - 1),
             self.null.expand(len(conditions.blink), -1),
             self.rotation(conditions.rotation * 2),

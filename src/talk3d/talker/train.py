@@ -108,10 +108,10 @@ class ClipConditions:
     pitch: Float[Tensor, " frames"]
     landmark: Float[Tensor, "frames 4"]
 
-    def at(self, index: Tensor, windows: int) -> Conditions:
-        """The conditions of frames `index` [B]; audio beyond the ends is silence."""
+    def at(self, index: Tensor, code: Float[Tensor, "batch width"]) -> Conditions:
+        """The conditions of frames `index` [B], of which `code` is heard."""
         return Conditions(
-            audio=audio_neighbourhood(self.audio, index, windows),
+            code=code,
             blink=self.blink[index],
             rotation=torch.stack([self.yaw[index], self.pitch[index]], -1),
             landmark=self.landmark[index],
@@ -237,12 +237,10 @@ def train_talker(
 
         index, windows = gaze_at.choose(config.frames_per_step, profile.neural_resolution, rng)
         where = torch.from_numpy(index)
-        given = conditions.at(where, config.tokens.windows)
         silent = closed[where] & torch.from_numpy(rng.random(len(index)) < config.silence)
-        audio = torch.where(silent[:, None, None, None], -1.0, _augment(given.audio, config.audio, rng))
-        given = dataclasses.replace(given, audio=audio)
-        codes = encoder.hear(given.audio)
-        delta = network(unet.trunk(planes), codes, given)
+        sound = _augment(audio_neighbourhood(conditions.audio, where, config.tokens.windows), config.audio, rng)
+        codes = encoder.hear(torch.where(silent[:, None, None, None], -1.0, sound))
+        delta = network(unet.trunk(planes), conditions.at(where, codes))
         cameras = profile.orbit.pose(conditions.yaw[where], conditions.pitch[where])
         patch = render_patch(generator, planes + delta, ws.expand(len(index), -1, -1), cameras, windows, rng)
         views = frames.views(start + index)
