@@ -88,6 +88,17 @@ def test_folder_and_zip_are_the_same_artifact(tmp_path: Path) -> None:
         assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux shows the state of a process in /proc")
+def test_a_killed_process_that_was_not_waited_for_leaves_nothing(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    (tmp_path / f".p.{process.pid}.partial").mkdir()
+    remove_stale_partials(tmp_path / "p")
+    assert names(tmp_path) == []
+    process.wait()
+
+
 def test_the_hash_depends_on_kind_content_config_and_parents(tmp_path: Path) -> None:
     first = make(Prior, tmp_path / "a")
     assert make(Prior, tmp_path / "b").hash == first.hash

@@ -257,8 +257,22 @@ def remove_stale_partials(path: Path) -> None:
     """Remove what a killed run left beside `path`; a partial whose process still lives is left alone."""
     for partial in path.parent.glob(f".{path.name}.*.partial"):
         owner = partial.name.removeprefix(f".{path.name}.").split(".")[0]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+        if owner.isdigit() and not _runs(int(owner)):
             shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+
+
+def _runs(process: int) -> bool:
+    """Whether a process lives. One that was killed, but whose parent has not taken note, does not."""
+    if os.name == "nt":  # there is no harmless way to ask; better to leave a partial than to break a running command
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    stat = Path(f"/proc/{process}/stat")  # where the system has one
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def _seal(cls: type[Artifact], draft: Draft) -> None:

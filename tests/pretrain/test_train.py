@@ -12,7 +12,7 @@ import torch
 from talk3d.errors import CheckpointError, ConfigError
 from talk3d.heads.model import HeadPack
 from talk3d.pretrain import train
-from talk3d.pretrain.train import STATE, PretrainConfig, load_average, train_prior
+from talk3d.pretrain.train import STATE, PretrainConfig, load_average, make_prior, train_prior
 from talk3d.prior.generator import Generator, Profile
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -122,6 +122,12 @@ def test_other_settings_do_not_continue_a_run(reference: tuple, shards: Path, pa
 def test_no_heads_is_an_error_that_says_so(pack: HeadPack, profile: Profile, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No rendered heads"):
         train_prior(pack, tmp_path, tmp_path / "run", profile, CONFIG, ignore)
+
+
+def test_too_few_shards_are_refused_before_any_is_rendered(pack: HeadPack, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="held out for scoring"):
+        make_prior(pack, tmp_path / "prior", tmp_path / "work", 2, PretrainConfig(), lambda *_: None, False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_it_learns(shards: Path, pack: HeadPack, profile: Profile, tmp_path: Path) -> None:

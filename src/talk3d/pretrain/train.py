@@ -27,7 +27,7 @@ from ..heads.model import HeadEmbedding, HeadPack
 from ..prior.generator import MINI, Generator, Profile, composite, save_prior
 from ..prior.patch import Windows, picture_losses, render_patch
 from .canonical import measure_canonical
-from .dataset import Batch, HeadShards, gallery, render_shard, save_png
+from .dataset import HELD_OUT_SHARDS, Batch, HeadShards, gallery, render_shard, save_png
 
 STATE = "training.safetensors"
 
@@ -150,7 +150,14 @@ def make_prior(
         config: settings of the training.
         progress: called with (stage, part done 0..1).
         overwrite: replace an existing Prior.
+
+    Raises:
+        ConfigError: too few shards to train on.
     """
+    if shards <= HELD_OUT_SHARDS:
+        raise ConfigError(
+            f"{shards} shards were asked for, but the first {HELD_OUT_SHARDS} are held out for scoring. Render more of them."
+        )
     for number in range(shards):
         render_shard(work / "shards", number, pack, MINI.orbit)
         progress("rendering heads", (number + 1) / shards)
