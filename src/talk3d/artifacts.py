@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from . import __version__
 from .errors import ArtifactError, CheckpointError, OutputExistsError
+from .partials import partial_path, remove_stale_partials
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -234,7 +235,7 @@ def creating(cls: type[Artifact], path: Path | str, *, overwrite: bool = False, 
                 f"`{path}` exists and is not a {cls.kind}, so `--overwrite` does not apply to it. Choose another output."
             )
     path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.parent / f".{path.name}.{os.getpid()}.partial"
+    staging = partial_path(path)
     remove_stale_partials(path)
     staging.mkdir()
     try:
@@ -243,36 +244,14 @@ def creating(cls: type[Artifact], path: Path | str, *, overwrite: bool = False, 
         _seal(cls, draft)
         complete = staging
         if zipped:
-            complete = path.parent / f".{path.name}.{os.getpid()}.zip.partial"
+            complete = partial_path(path, "zip")
             with zipfile.ZipFile(complete, "w", zipfile.ZIP_STORED) as archive:
                 for member in sorted(staging.iterdir()):
                     archive.write(member, member.name)
         _replace(complete, path)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-        path.with_name(f".{path.name}.{os.getpid()}.zip.partial").unlink(missing_ok=True)
-
-
-def remove_stale_partials(path: Path) -> None:
-    """Remove what a killed run left beside `path`; a partial whose process still lives is left alone."""
-    for partial in path.parent.glob(f".{path.name}.*.partial"):
-        owner = partial.name.removeprefix(f".{path.name}.").split(".")[0]
-        if owner.isdigit() and not _runs(int(owner)):
-            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
-
-
-def _runs(process: int) -> bool:
-    """Whether a process lives. One that was killed, but whose parent has not taken note, does not."""
-    if os.name == "nt":  # there is no harmless way to ask; better to leave a partial than to break a running command
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    stat = Path(f"/proc/{process}/stat")  # where the system has one
-    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+        partial_path(path, "zip").unlink(missing_ok=True)
 
 
 def _seal(cls: type[Artifact], draft: Draft) -> None:
@@ -296,7 +275,7 @@ def _seal(cls: type[Artifact], draft: Draft) -> None:
 
 def _replace(new: Path, old: Path) -> None:
     """Rename `new` to `old`. A folder cannot be renamed over a full one, so the old one steps aside first."""
-    aside = old.parent / f".{old.name}.{os.getpid()}.old.partial"
+    aside = partial_path(old, "old")
     if old.is_dir():
         old.rename(aside)
     os.replace(new, old)
@@ -326,7 +305,7 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, An
     """Write a training state atomically: tensors by name plus JSON-serialisable `state`, in one safetensors file."""
     import safetensors.torch
 
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = partial_path(path)
     safetensors.torch.save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, {"state": json.dumps(state)})
     os.replace(partial, path)
 

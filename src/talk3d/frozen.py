@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ModelMissingError
+from .partials import partial_path
 
 INSTALL_COMMAND = "talk3d models install"
 WHEEL = "mediapipe==0.10.14"
@@ -225,7 +226,7 @@ def _extract(wheel: Path, model: FrozenModel) -> None:
         )
     path = _file(model)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = partial_path(path)
     try:
         partial.write_bytes(data)
         os.replace(partial, path)

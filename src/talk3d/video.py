@@ -24,6 +24,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from .errors import ConfigError, MediaError, NoAudioError, OutputExistsError
+from .partials import partial_path, remove_stale_partials
 
 FPS = 25
 """Frames per second of everything talk3d makes."""
@@ -595,25 +596,12 @@ class _PendingFile:
                 f"`{path}` already exists and nothing is overwritten silently. Choose another output, or pass `--overwrite`."
             )
         path.parent.mkdir(parents=True, exist_ok=True)
-        for stale in path.parent.glob(f".{path.name}.*.partial"):
-            owner = stale.name.split(".")[-2]
-            if owner.isdigit() and not _alive(int(owner)):
-                stale.unlink()
+        remove_stale_partials(path)
         self.path = path
-        self.partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        self.partial = partial_path(path)
 
     def commit(self) -> None:
         os.replace(self.partial, self.path)
 
     def discard(self) -> None:
         self.partial.unlink(missing_ok=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

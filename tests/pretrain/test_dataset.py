@@ -47,13 +47,14 @@ def test_an_interrupted_shard_is_not_seen_and_is_made_again(
 
     with monkeypatch.context() as broken:
         broken.setattr(dataset.np, "save", killed)
-        broken.setattr(dataset.os, "getpid", lambda: 999_999)  # it was another process
+        broken.setattr("talk3d.partials.os.getpid", lambda: 999_999)  # it was another process
         with pytest.raises(KeyboardInterrupt):
             render_shard(tmp_path, 2, pack, Orbit())
     assert not list(tmp_path.glob("shard-*"))
     assert len(HeadShards(tmp_path, pack)) == 0
     assert contents(render_shard(tmp_path, 2, pack, Orbit())) == contents(shards / "shard-00002")
     assert len(HeadShards(tmp_path, pack)) == HEADS
+    assert [path.name for path in tmp_path.iterdir()] == ["shard-00002"]
 
 
 def test_shapes_and_ranges(shards: Path) -> None:

@@ -5,7 +5,6 @@ Letters: n frames, S their side, H and W the source's size.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..artifacts import remove_stale_partials
+from ..partials import partial_path, remove_stale_partials
 from .build import Capture
 from .detect import warp
 
@@ -108,7 +107,7 @@ def working_folder(output: Path) -> Iterator[Path]:
     """A hidden folder beside the output for decoded frames, removed at the end whatever happens."""
     output.parent.mkdir(parents=True, exist_ok=True)
     remove_stale_partials(output)
-    folder = output.parent / f".{output.name}.{os.getpid()}.frames.partial"
+    folder = partial_path(output, "frames")
     try:
         yield folder
     finally:

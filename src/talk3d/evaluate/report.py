@@ -7,7 +7,6 @@ Nothing here knows any generator: the result is a file, and its metadata says wh
 """
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,11 +18,12 @@ import cv2
 import numpy as np
 import torch
 
-from ..artifacts import refuse_existing, remove_stale_partials
+from ..artifacts import refuse_existing
 from ..capture.build import Capture
 from ..capture.mask import hull_mask
 from ..capture.track import OUTER_LIPS, FaceTracker, Track, eye_opening, interocular, lip_gap, track
 from ..errors import ArtifactError, ScoringError
+from ..partials import partial_path, remove_stale_partials
 from ..video import FPS, frames_in, probe, read_frames, require_video
 from .image import decibels, inner, masked_mean, ssim_map
 from .lips import FACE, MOUTH, Lag, Score, best_lag, correlation, landmark_distance
@@ -375,7 +375,7 @@ def draw_sheet(true_frames: Frames, films: dict[str, Frames], count: int, column
 def _write(output: Path, report: Report, sheet: np.ndarray) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     remove_stale_partials(output)
-    staging = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    staging = partial_path(output)
     staging.mkdir()
     try:
         cv2.imwrite(str(staging / "sheet.png"), sheet[..., ::-1])

@@ -9,7 +9,6 @@ Letters: N heads per shard, K views per head, S image size, R size of the depth 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..camera import Orbit
+from ..partials import partial_path, remove_stale_partials
 
 if TYPE_CHECKING:
     from ..heads.model import HeadPack
@@ -80,7 +80,8 @@ def render_shard(root: Path, number: int, pack: HeadPack, orbit: Orbit) -> Path:
             # Averaging with inf leaves inf: a cell counts only where the head covers all of it.
             factor = IMAGE_SIZE // DEPTH_SIZE
             depth[i, k] = picture.depth.reshape(DEPTH_SIZE, factor, DEPTH_SIZE, factor).mean((1, 3))
-    partial = root / f".shard-{number:05d}.{os.getpid()}.partial"
+    remove_stale_partials(final)
+    partial = partial_path(final)
     partial.mkdir(parents=True)
     for name, array in (("latents", latents), ("yaw", yaw), ("pitch", pitch), ("images", images), ("depth", depth)):
         np.save(partial / f"{name}.npy", array.astype(np.float32) if name in ("yaw", "pitch") else array)

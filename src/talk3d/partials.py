@@ -1,0 +1,37 @@
+"""Unfinished outputs: they lie hidden beside their final name, say whose they are, and are removed once their owner is gone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+
+def partial_path(path: Path, what: str = "") -> Path:
+    """Where this process prepares the output `path`; `what` tells several partials of one output apart."""
+    return path.with_name(".".join(["", path.name, str(os.getpid()), *filter(None, [what]), "partial"]))
+
+
+def remove_stale_partials(path: Path) -> None:
+    """Remove what killed runs left of the output `path`; a partial whose process still lives is left alone."""
+    for partial in path.parent.glob(f".{path.name}.*.partial"):
+        owner = partial.name.removeprefix(f".{path.name}.").split(".")[0]
+        if owner.isdigit() and not _runs(int(owner)):
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+
+
+def _runs(process: int) -> bool:
+    """Whether a process lives. One that was killed, but whose parent has not taken note, does not."""
+    if os.name == "nt":  # there is no harmless way to ask; better to leave a partial than to break a running command
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    stat = Path(f"/proc/{process}/stat")  # where the system has one
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return True
