@@ -12,7 +12,7 @@ from talk3d.personalize.cameras import CameraConfig, refine_cameras
 from talk3d.personalize.invert import InvertConfig, invert
 from talk3d.personalize.subject import PersonalizeConfig, choose_frames, personalize
 from talk3d.personalize.tune import TuneConfig, tune
-from talk3d.prior.generator import composite, save_prior
+from talk3d.prior.generator import Generator, composite, save_prior
 from talk3d.prior.subject import load_subject
 
 CONFIG = PersonalizeConfig(
@@ -165,3 +165,11 @@ def test_working_folder_vanishes_even_after_an_error(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_prior_without_alpha_is_refused(tiny_prior, tiny_capture, tmp_path):
+    profile = dataclasses.replace(tiny_prior.profile, alpha=False)
+    opaque = dataclasses.replace(tiny_prior, generator=Generator(profile))
+    with pytest.raises(ConfigError, match="carry no alpha"):
+        personalize(tiny_capture, opaque, CONFIG, silent, tmp_path / "frames")
+    assert not (tmp_path / "frames").exists()

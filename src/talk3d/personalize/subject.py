@@ -78,7 +78,7 @@ def personalize(
         cache: folder for decoded frames.
 
     Raises:
-        ConfigError: the capture has fewer training frames than are to be chosen.
+        ConfigError: the capture has fewer training frames than are to be chosen, or the prior's pictures carry no alpha.
         ArtifactError: the capture was posed with another prior.
     """
     start, stop = capture.train
@@ -90,6 +90,11 @@ def personalize(
         raise ArtifactError(
             f"The capture was posed with prior {capture.prior_hash[:12]}, but prior {prior.artifact.hash[:12]} was given. "
             "Prepare the video again with this prior, or personalise with that one."
+        )
+    if not prior.profile.alpha:
+        raise ConfigError(
+            f"The pictures of the prior `{prior.profile.name}` carry no alpha, so a person cannot be told from a background in "
+            "them, and personalising needs that. Use the shipped prior, or one made by `talk3d prior train`."
         )
     frames = PersonFrames.cached(capture, cache, start, stop)
     yaw, pitch = torch.from_numpy(capture.yaw).float(), torch.from_numpy(capture.pitch).float()
