@@ -26,12 +26,11 @@ from talk3d.artifacts import (
     creating,
     load_state,
     optimizer_tensors,
-    refuse_existing,
     restore_optimizer,
     save_state,
 )
 from talk3d.errors import ArtifactError, CheckpointError, OutputExistsError
-from talk3d.partials import remove_stale_partials
+from talk3d.partials import refuse_existing, remove_stale_partials
 
 
 def make(cls: type[Artifact], path: Path, *, zipped: bool = False, **config: object) -> Artifact:

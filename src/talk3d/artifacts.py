@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from . import __version__
 from .errors import ArtifactError, CheckpointError, OutputExistsError
-from .partials import partial_path, remove_stale_partials
+from .partials import partial_path, refuse_existing, remove_stale_partials
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -201,14 +201,6 @@ class Draft:
         import safetensors.torch
 
         safetensors.torch.save_file({k: v.detach().contiguous() for k, v in tensors.items()}, self.folder / member)
-
-
-def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raises OutputExistsError if `path` is taken and may not be replaced. Call before any expensive work."""
-    if path.exists() and not overwrite:
-        raise OutputExistsError(
-            f"`{path}` already exists and nothing is overwritten silently. Choose another output, or pass `--overwrite`."
-        )
 
 
 @contextlib.contextmanager

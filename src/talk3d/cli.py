@@ -134,9 +134,9 @@ def personalize(
         prior: the Prior folder the Capture was prepared with, if not the shipped one.
         overwrite: replace an existing Subject.
     """
-    from .artifacts import refuse_existing
     from .capture.build import Capture
     from .capture.frames import working_folder
+    from .partials import refuse_existing
     from .personalize.subject import PersonalizeConfig
     from .personalize.subject import personalize as make
     from .prior.generator import load_prior
@@ -168,8 +168,8 @@ def train(
         capture: where the Capture lies now, if it was moved.
         overwrite: replace an existing Avatar.
     """
-    from .artifacts import refuse_existing
     from .capture.build import Capture
+    from .partials import refuse_existing
     from .prior.subject import load_subject
     from .talker.speak import save_avatar
     from .talker.train import TrainConfig, finish_run, run_folder, train_talker
@@ -208,8 +208,8 @@ def speak(
         seed: of the generated blinks.
         overwrite: replace an existing video.
     """
-    from .artifacts import refuse_existing
     from .capture.build import Capture
+    from .partials import refuse_existing
     from .talker import speak as talker
 
     refuse_existing(output, overwrite)
@@ -280,8 +280,8 @@ def prior_train(
         steps: training steps.
         overwrite: replace an existing Prior.
     """
-    from .artifacts import refuse_existing
     from .heads.model import HeadPack
+    from .partials import refuse_existing
     from .pretrain import train as pretrain
 
     refuse_existing(output, overwrite)

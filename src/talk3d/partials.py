@@ -1,10 +1,21 @@
-"""Unfinished outputs: they lie hidden beside their final name, say whose they are, and are removed once their owner is gone."""
+"""Outputs in the making: none replaces another silently, and unfinished ones lie hidden beside their final name, say whose they
+are, and are removed once their owner is gone."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from pathlib import Path
+
+from .errors import OutputExistsError
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raises OutputExistsError if `path` is taken and may not be replaced. Call before any expensive work."""
+    if path.exists() and not overwrite:
+        raise OutputExistsError(
+            f"`{path}` already exists and nothing is overwritten silently. Choose another output, or pass `--overwrite`."
+        )
 
 
 def partial_path(path: Path, what: str = "") -> Path:

@@ -23,8 +23,8 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from .errors import ConfigError, MediaError, NoAudioError, OutputExistsError
-from .partials import partial_path, remove_stale_partials
+from .errors import ConfigError, MediaError, NoAudioError
+from .partials import partial_path, refuse_existing, remove_stale_partials
 
 FPS = 25
 """Frames per second of everything talk3d makes."""
@@ -591,10 +591,7 @@ class _PendingFile:
     def __init__(self, path: Path, suffix: str, overwrite: bool) -> None:
         if path.suffix.lower() != suffix:
             raise ConfigError(f"`{path}` must end in `{suffix}`, the only format written here.")
-        if path.exists() and not overwrite:
-            raise OutputExistsError(
-                f"`{path}` already exists and nothing is overwritten silently. Choose another output, or pass `--overwrite`."
-            )
+        refuse_existing(path, overwrite)
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_stale_partials(path)
         self.path = path

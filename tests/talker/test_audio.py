@@ -17,6 +17,7 @@ from talk3d.talker.audio import (
     frame_windows,
     mel_filters,
 )
+from talk3d.talker.phones import CONTEXT, HOP, PIECE
 
 CONFIG = AudioConfig(phones=False)  # these are in test_phones.py
 MIDDLE = SAMPLES_PER_FRAME // 2
@@ -66,21 +67,23 @@ def test_there_is_one_window_for_each_begun_frame(samples: int, frames: int) -> 
     assert all(len(block) <= BLOCK for block in blocks)
 
 
-def test_nothing_is_read_ahead_of_need() -> None:
-    """Constant memory: when the first block comes out, little more than it was taken in."""
+@pytest.mark.parametrize(("config", "ahead"), [(CONFIG, 0), (AudioConfig(), (PIECE + CONTEXT) * HOP)])
+def test_nothing_is_read_ahead_of_need(config: AudioConfig, ahead: int) -> None:
+    """Constant memory: little more is taken in than comes out, and with phones the piece that is decoded and its context."""
     taken = 0
 
     def source() -> Iterator[np.ndarray]:
         nonlocal taken
-        for _ in range(1000):
+        for _ in range(2000):
             taken += SAMPLES_PER_FRAME
             yield np.zeros(SAMPLES_PER_FRAME, np.float32)
 
-    stream = frame_windows(source(), 1.0, CONFIG)
-    next(stream)
-    assert taken <= (BLOCK + 6) * SAMPLES_PER_FRAME
-    next(stream)
-    assert taken <= (2 * BLOCK + 6) * SAMPLES_PER_FRAME
+    stream = frame_windows(source(), 1.0, config)
+    given = 0
+    for _ in range(20):
+        given += len(next(stream)) * SAMPLES_PER_FRAME
+        assert taken <= given + ahead + 6 * SAMPLES_PER_FRAME
+    assert given == 20 * BLOCK * SAMPLES_PER_FRAME
 
 
 def test_silence_is_minus_one_exactly() -> None:

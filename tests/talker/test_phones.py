@@ -1,6 +1,5 @@
 """Sound to phones: in time with the log-mel bands, the same however the sound arrives and whatever was decoded before."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 import talk3d
 from talk3d.errors import ConfigError
 from talk3d.talker import phones
-from talk3d.talker.audio import BLOCK, RATE, SAMPLES_PER_FRAME, AudioConfig, Loudness, frame_windows
+from talk3d.talker.audio import RATE, SAMPLES_PER_FRAME, AudioConfig, Loudness, frame_windows
 from talk3d.talker.phones import CONTEXT, HOP, PHONES, PIECE, segments
 
 CONFIG = AudioConfig()
@@ -194,24 +193,6 @@ def test_gain_is_the_factor_on_the_sound(voice: np.ndarray) -> None:
     assert torch.equal(heard(windows(0.25 * short, 4.0)), heard(windows(short)))  # exact: powers of two
     clipped = (100.0 * short).clip(-1, 1)  # and does not wrap around
     assert torch.equal(heard(windows(short, 100.0)), heard(windows(clipped)))
-
-
-def test_nothing_is_read_ahead_of_need() -> None:
-    """Constant memory: a piece and its context are taken in for the first block, and then as much as comes out."""
-    taken = 0
-
-    def source() -> Iterator[np.ndarray]:
-        nonlocal taken
-        for _ in range(2000):
-            taken += SAMPLES_PER_FRAME
-            yield np.zeros(SAMPLES_PER_FRAME, np.float32)
-
-    stream = frame_windows(source(), 1.0, CONFIG)
-    given = 0
-    for _ in range(20):
-        given += len(next(stream)) * SAMPLES_PER_FRAME
-        assert taken <= given + (PIECE + CONTEXT) * HOP + 6 * SAMPLES_PER_FRAME
-    assert given == 20 * BLOCK * SAMPLES_PER_FRAME
 
 
 def test_columns_of_another_length_have_no_phones() -> None:

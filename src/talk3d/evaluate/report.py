@@ -18,12 +18,11 @@ import cv2
 import numpy as np
 import torch
 
-from ..artifacts import refuse_existing
 from ..capture.build import Capture
 from ..capture.mask import hull_mask
 from ..capture.track import OUTER_LIPS, FaceTracker, Track, eye_opening, interocular, lip_gap, track
 from ..errors import ArtifactError, ScoringError
-from ..partials import partial_path, remove_stale_partials
+from ..partials import partial_path, refuse_existing, remove_stale_partials
 from ..video import FPS, frames_in, probe, read_frames, require_video
 from .image import decibels, inner, masked_mean, ssim_map
 from .lips import FACE, MOUTH, Lag, Score, best_lag, correlation, landmark_distance
