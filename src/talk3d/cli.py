@@ -21,7 +21,7 @@ Output = Annotated[Path, arg(aliases=["-o"])]
 Consent = Literal["self", "permission", "synthetic"]
 
 
-GROUPS = ("models", "prior")
+GROUPS = ("models", "heads", "prior")
 """Commands of two words."""
 
 
@@ -41,6 +41,7 @@ def main() -> None:
                 "speak": speak,
                 "evaluate": evaluate,
                 "demo": demo,
+                "heads sheet": heads_sheet,
                 "prior train": prior_train,
             },
             prog="talk3d",
@@ -260,6 +261,24 @@ def demo(output: Output = Path("out/demo"), minutes: float = 5.0) -> None:
         scores = run_demo(output, minutes, report)
     rich.print(as_table(scores))
     print(f"The film is {output / 'demo.mp4'}, its contact sheet {output / 'contact-sheet.png'}.")
+
+
+def heads_sheet(output: Output, heads: Path | None = None, count: int = 48, seed: int = 0, overwrite: bool = False) -> None:
+    """Draw a gallery of synthetic heads, and everything that is known exactly about one of them.
+
+    Args:
+        output: PNG file.
+        heads: folder of the head model; default is $TALK3D_HEADS.
+        count: how many heads.
+        seed: another seed draws other heads.
+        overwrite: replace an existing file.
+    """
+    from .heads.model import HeadPack
+    from .heads.sheet import write_sheet
+
+    with _bar("Drawing heads") as report:
+        write_sheet(HeadPack(heads), output, count, seed, overwrite, report)
+    print(f"{output}: {count} heads")
 
 
 def prior_train(

@@ -1,6 +1,5 @@
-"""Latents to parameters to meshes: any normal sample is a valid head, and the head obeys its symmetries."""
+"""Parameters to meshes and materials: the head obeys its symmetries, and every setting does what it says."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,30 +8,10 @@ import pytest
 from scipy.spatial import cKDTree
 
 from talk3d.errors import ConfigError
-from talk3d.heads.model import (
-    EYE_CENTRE,
-    HELD_OUT,
-    IDENTITY_MODES,
-    LATENT_SIZE,
-    SLIDERS,
-    Array,
-    Head,
-    HeadEmbedding,
-    HeadPack,
-    HeadParameters,
-    parameters_from_latent,
-    to_world,
-)
+from talk3d.heads.model import EYE_CENTRE, IDENTITY_MODES, WHITE, Array, Head, HeadPack, HeadParameters, Light, to_world
 
 MIRROR = np.array([-1, 1, 1], np.float32)
 NEUTRAL = HeadParameters(identity=np.zeros(IDENTITY_MODES, np.float32))
-
-
-@pytest.fixture(scope="module")
-def decoded(pack: HeadPack) -> list[HeadParameters]:
-    """500 heads from N(0, I)."""
-    rng = np.random.default_rng(1)
-    return [parameters_from_latent(z, pack) for z in rng.standard_normal((500, LATENT_SIZE), np.float32)]
 
 
 @pytest.fixture(scope="module")
@@ -41,92 +20,6 @@ def twin(pack: HeadPack) -> np.ndarray:
     distance, index = cKDTree(pack.mean).query(pack.mean * MIRROR)
     assert distance.max() < 0.05
     return index
-
-
-def check_valid(parameters: HeadParameters, pack: HeadPack) -> None:
-    assert parameters.identity.shape == (IDENTITY_MODES,)
-    assert np.abs(parameters.identity).max() <= 2.0
-    limits: dict[str, float] = {}
-    for positive, negative, largest in SLIDERS:
-        for name in (positive, negative):
-            if name:
-                limits[name] = max(limits.get(name, 0.0), largest)
-    for name, weight in parameters.expression.items():
-        assert 0 <= weight <= limits[name] + 1e-9, name
-        assert name in pack.expressions or f"{name}_L" in pack.expressions
-    expression = parameters.expression
-    # What the shapes were not made for does not come together.
-    assert expression.get("mouthPucker", 0) + expression.get("mouthFunnel", 0) <= 1 + 1e-9
-    for side in ("L", "R"):
-        assert expression["eyeBlink"] + expression[f"eyeBlink_{side}"] <= 1 + 1e-9
-    if expression.get("jawOpen", 0) >= 0.3:
-        assert expression.get("mouthPress", 0) == 0
-    assert abs(parameters.gaze[0]) <= math.radians(25)
-    assert abs(parameters.gaze[1]) <= math.radians(15)
-    assert parameters.melanin >= -0.2
-    for colour in (parameters.hair_colour, parameters.shirt):
-        assert all(0 <= value <= 1 for value in colour)
-    assert 0 <= parameters.beard <= 0.7
-    assert parameters.beard == 0 or "female" not in parameters.skin
-    assert -1 <= parameters.haemoglobin <= 1
-    assert 0 <= parameters.lip_tint <= 1
-    light = parameters.light
-    assert 0 <= light.elevation <= math.radians(60)
-    assert abs(light.azimuth) <= math.radians(70)
-    assert min(light.key, light.ambient) > 0 <= light.rim
-    assert abs(light.warmth) <= 1
-
-
-def test_every_normal_sample_is_a_valid_head(decoded: list[HeadParameters], pack: HeadPack) -> None:
-    for parameters in decoded:
-        check_valid(parameters, pack)
-
-
-@pytest.mark.parametrize("value", [-12.0, 0.0, 12.0])
-def test_extreme_latents_are_valid_too(value: float, pack: HeadPack) -> None:
-    latent = np.full(LATENT_SIZE, value, np.float32)
-    check_valid(parameters_from_latent(latent, pack), pack)
-    latent *= np.random.default_rng(2).choice([-1, 1], LATENT_SIZE)
-    check_valid(parameters_from_latent(latent, pack), pack)
-
-
-def test_held_out_textures_never_appear(decoded: list[HeadParameters], pack: HeadPack) -> None:
-    used = {name for p in decoded for name in (p.skin, p.hair, p.brow, p.eye)}
-    assert used.isdisjoint(HELD_OUT)
-    # They exist, so their absence means something: two skins, two hairstyles, two eyes and three brows.
-    styles = pack.styles
-    assert [len(HELD_OUT & set(styles[kind])) for kind in ("skin", "hair", "eyes", "brows")] == [2, 2, 2, 3]
-
-
-def test_everything_else_appears(decoded: list[HeadParameters], pack: HeadPack) -> None:
-    for kind, seen in (
-        ("skin", {p.skin for p in decoded}),
-        ("hair", {p.hair for p in decoded} - {None}),
-        ("brows", {p.brow for p in decoded}),
-        ("eyes", {p.eye for p in decoded}),
-    ):
-        assert seen == set(pack.training(kind))
-    assert any(p.hair is None for p in decoded)
-    assert {p.hair_mirrored for p in decoded} == {False, True}
-    assert 0.02 < np.mean([p.expression["eyeBlink"] > 0.5 for p in decoded]) < 0.3
-
-
-def test_identity_and_expression_are_separate_parts_of_the_latent(pack: HeadPack) -> None:
-    rng = np.random.default_rng(3)
-    z, other = rng.standard_normal((2, LATENT_SIZE), np.float32)
-    shape, face = slice(0, IDENTITY_MODES), slice(IDENTITY_MODES, IDENTITY_MODES + len(SLIDERS) + 2)
-    one = parameters_from_latent(z, pack)
-    changed = z.copy()
-    changed[shape] = other[shape]
-    moved = parameters_from_latent(changed, pack)
-    assert moved.expression == one.expression
-    assert not np.array_equal(moved.identity, one.identity)
-    assert (moved.skin, moved.hair, moved.light) == (one.skin, one.hair, one.light)
-    changed = z.copy()
-    changed[face] = other[face]
-    moved = parameters_from_latent(changed, pack)
-    assert np.array_equal(moved.identity, one.identity)
-    assert moved.expression != one.expression
 
 
 def test_expressions_act_on_both_sides_and_add_up(pack: HeadPack) -> None:
@@ -260,62 +153,73 @@ def test_paint_follows_its_settings(pack: HeadPack) -> None:
     np.testing.assert_array_equal(skin(), plain)
 
 
-def test_building_is_a_pure_function(pack: HeadPack, decoded: list[HeadParameters]) -> None:
-    first = pack.build(decoded[7])
-    pack.build(decoded[8])
-    again = pack.build(decoded[7])
+def test_skins_blend_in_linear_light(pack: HeadPack) -> None:
+    def skin(**changes: object) -> Array:
+        return pack.build(replace(NEUTRAL, hair=None, lip_tint=0.0, **changes)).skin
+
+    one, two = "young_lightskinned_male", "young_darkskinned_male"
+    ends = skin(skin=one), skin(skin=two)
+    third = skin(skin=one, second_skin=two, blend=0.3)
+    np.testing.assert_allclose(third, ends[0] + 0.3 * (ends[1] - ends[0]), atol=1e-5)
+    np.testing.assert_array_equal(skin(skin=one, second_skin=two, blend=0.0), ends[0])
+
+
+def test_freckles_and_makeup_darken_the_right_places(pack: HeadPack) -> None:
+    plain = pack.build(NEUTRAL).skin
+    few, many = (pack.build(replace(NEUTRAL, freckles=amount)).skin for amount in (0.4, 1.0))
+    touched = [(plain - skin).max(2) > 0.004 for skin in (few, many)]
+    assert 0 < touched[0].sum() < 0.5 * touched[1].sum()
+    assert (many <= few + 1e-6).all()
+    assert (few <= plain + 1e-6).all()
+    assert not touched[1][:, 512:].any()  # the face's half of the atlas only
+    lids = plain - pack.build(replace(NEUTRAL, makeup=1.0)).skin
+    mask = pack.texture("masks/eyelids.png", (1024, 512))
+    assert lids[mask > 0.9].mean() > 0.03
+    assert lids.min() >= 0
+    assert np.abs(lids[mask == 0]).max() == 0
+
+
+@pytest.mark.parametrize("colour", ["brown", "blue", "green"])
+def test_eyes_keep_their_white_when_the_iris_changes(pack: HeadPack, colour: str) -> None:
+    plain, turned, bright = (
+        pack.build(replace(NEUTRAL, eye=colour, **changes)).eye for changes in ({}, {"eye_hue": 1.0}, {"eye_value": 1.0})
+    )
+    inner, white = slice(215, 297), slice(0, 150)
+    assert np.abs(turned - plain)[inner, inner].mean() > 0.002
+    assert bright[inner, inner].sum() > 1.3 * plain[inner, inner].sum()
+    for changed in (turned, bright):
+        np.testing.assert_allclose(changed[white], plain[white], atol=1e-6)
+
+
+def test_a_lights_tint_follows_its_temperature() -> None:
+    tints = np.stack([Light(temperature=t).tint() for t in (2800.0, 4000.0, WHITE, 6500.0, 8000.0)])
+    np.testing.assert_allclose(tints[2], 1, atol=1e-6)  # the camera's white
+    assert (np.diff(tints[:, 0]) < 0).all()
+    assert (np.diff(tints[:, 2]) > 0).all()
+    np.testing.assert_allclose(tints[:, 1], 1, atol=1e-6)
+    # Outside the table the nearest end counts.
+    np.testing.assert_array_equal(Light(temperature=1000.0).tint(), Light(temperature=2800.0).tint())
+
+
+def test_the_fill_light_stands_across_from_the_key_light() -> None:
+    towards, filling = Light(azimuth=0.7, elevation=0.5).directions()
+    np.testing.assert_allclose([np.linalg.norm(towards), np.linalg.norm(filling)], 1, atol=1e-6)
+    assert towards[0] > 0 > filling[0]
+    assert towards[1] > filling[1] > 0
+    assert min(towards[2], filling[2]) > 0
+
+
+def test_building_is_a_pure_function(pack: HeadPack) -> None:
+    one = replace(NEUTRAL, freckles=0.7, makeup=0.5, beard=0.4, second_skin="old_darkskinned_male", blend=0.2, eye_hue=0.5)
+    first = pack.build(one)
+    pack.build(replace(one, freckles=0.1, melanin=0.5, hair="bob02"))
+    again = pack.build(one)
     np.testing.assert_array_equal(first.vertices, again.vertices)
     np.testing.assert_array_equal(first.skin, again.skin)
     assert first.hair is not None
     assert again.hair is not None
     for a, b in zip(first.hair, again.hair, strict=True):
         np.testing.assert_array_equal(a, b)
-
-
-def test_sexes_and_skins_are_in_balance(decoded: list[HeadParameters]) -> None:
-    women = np.mean(["female" in head.skin for head in decoded])
-    dark = np.mean(["dark" in head.skin for head in decoded if "female" not in head.skin])
-    # Three standard errors of 500 (and 250) draws.
-    assert abs(women - 0.5) < 0.07
-    assert abs(dark - 0.4) < 0.1
-
-
-def test_the_embedding_is_white_over_random_heads(pack: HeadPack, decoded: list[HeadParameters]) -> None:
-    embedding = HeadEmbedding(pack)
-    codes = np.stack([embedding(parameters) for parameters in decoded])
-    assert codes.dtype == np.float32
-    assert codes.shape == (500, embedding.size)
-    assert np.isfinite(codes).all()
-    assert np.abs(codes.mean(0)).max() < 0.3
-    assert 0.7 < np.quantile(codes.std(0), 0.05) <= np.quantile(codes.std(0), 0.95) < 1.4
-
-
-@pytest.mark.parametrize("name", ["jawOpen", "mouthSmile", "eyeBlink"])
-def test_expression_directions_play_the_expression(pack: HeadPack, decoded: list[HeadParameters], name: str) -> None:
-    embedding = HeadEmbedding(pack)
-    largest = next(weight for *names, weight in SLIDERS if name in names)
-    resting = replace(decoded[0], expression={})
-    played = replace(decoded[0], expression={name: largest})
-    np.testing.assert_allclose(embedding(played) - embedding(resting), embedding.expressions()[name], atol=1e-5)
-
-
-def test_the_embedding_tells_heads_apart_and_nothing_else(pack: HeadPack, decoded: list[HeadParameters]) -> None:
-    embedding = HeadEmbedding(pack)
-    one = next(p for p in decoded if p.hair)
-    code = embedding(one)
-    np.testing.assert_array_equal(HeadEmbedding(pack)(replace(one)), code)
-    eye = next(name for name in pack.training("eyes") if name != one.eye)
-    for changes in (
-        {"eye": eye},
-        {"hair_mirrored": not one.hair_mirrored},
-        {"melanin": one.melanin + 0.3},
-        {"hair": None},
-    ):
-        assert np.abs(embedding(replace(one, **changes)) - code).max() > 0.1, changes
-    # Turning no hair over changes nothing, so the code does not change either.
-    bald = replace(one, hair=None)
-    other = replace(bald, hair_mirrored=not bald.hair_mirrored)
-    np.testing.assert_array_equal(embedding(bald), embedding(other))
 
 
 @pytest.mark.parametrize("given", [True, False])

@@ -9,8 +9,19 @@ import torch
 from numpy.typing import NDArray
 
 from talk3d.camera import Orbit
-from talk3d.heads.model import CENTRE, IDENTITY_MODES, SCALE, Array, Head, HeadPack, HeadParameters, Light, to_world
-from talk3d.heads.raster import LABELS, HeadPicture, landmarks68, render_head
+from talk3d.heads.model import (
+    CENTRE,
+    IDENTITY_MODES,
+    SCALE,
+    WHITE,
+    Array,
+    Head,
+    HeadPack,
+    HeadParameters,
+    Light,
+    to_world,
+)
+from talk3d.heads.raster import LABELS, HeadPicture, draw_background, landmarks68, project, render_flow, render_head
 from talk3d.render.rays import generate_rays
 
 SIZE = 64
@@ -56,14 +67,15 @@ def made_of(*balls: tuple[str, tuple[float, float, float], float]) -> tuple[Head
     )
     pack.uv = np.full((1, 2), 0.5, np.float32)
     pack.faces_uv = np.zeros_like(pack.faces)
-    pack._textures = {name: np.zeros((512, 1024), np.float32) for name in ("lashes/alpha.png@(1024, 512)",)}
-    pack._textures["masks/lips.png@(1024, 512)"] = np.zeros((512, 1024), np.float32)
+    pack.cache = {name: np.zeros((512, 1024), np.float32) for name in ("lashes/alpha.png@(1024, 512)",)}
+    pack.cache["masks/lips.png@(1024, 512)"] = np.zeros((512, 1024), np.float32)
     vertices = (np.concatenate([vertices for vertices, _ in meshes]) / SCALE + CENTRE).astype(np.float32)
     head = Head(
         vertices=vertices,
         rest=np.zeros_like(vertices),
         skin=np.full((512, 1024, 3), 0.5, np.float32),
         eye=np.full((512, 512, 3), 0.2, np.float32),
+        mottle=np.zeros(3, np.float32),
         shirt=np.array([0.1, 0.2, 0.3], np.float32),
         hair=None,
         light=Light(azimuth=0.0, elevation=0.0, rim=0.0),
@@ -163,17 +175,20 @@ def test_light_comes_from_where_it_is_said_to() -> None:
     assert sum(brightness(key=0.2)) < sum(brightness(key=0.6))
     assert sum(brightness(ambient=0.2)) < sum(brightness(ambient=0.6))
     assert sum(brightness(rim=0.0)) < sum(brightness(rim=0.5))
+    # The fill light brightens the side that the key light leaves dark.
+    plain, filled = brightness(azimuth=0.9), brightness(azimuth=0.9, fill=0.3)
+    assert filled[0] / plain[0] > 1.1 * filled[1] / plain[1]
 
 
 def test_warm_light_is_redder() -> None:
     head, pack = made_of(("face", (0.0, 0.0, 0.1), 0.25))
 
-    def ratio(warmth: float) -> float:
-        rgb = render_head(replace(head, light=replace(head.light, warmth=warmth)), pack, *camera(), SIZE).rgb
+    def ratio(temperature: float) -> float:
+        rgb = render_head(replace(head, light=replace(head.light, temperature=temperature)), pack, *camera(), SIZE).rgb
         return float(rgb[..., 0].sum() / rgb[..., 2].sum())
 
-    assert ratio(-1.0) < ratio(0.0) < ratio(1.0)
-    assert ratio(0.0) == pytest.approx(1, abs=0.01)
+    assert ratio(8000.0) < ratio(WHITE) < ratio(2800.0)
+    assert ratio(WHITE) == pytest.approx(1, abs=0.01)
 
 
 def test_a_flat_lit_ball_has_its_albedo() -> None:
@@ -262,13 +277,12 @@ def test_mirrored_cameras_see_mirrored_shapes(heads: list[Head], pack: HeadPack)
     both = np.isfinite(left.depth) & np.isfinite(flipped)
     assert np.quantile(np.abs(left.depth[both] - flipped[both]), 0.99) < 5e-3
     # Seen from the subject's left, the nose points to the left of the picture.
-    nose = landmarks68(heads[0], pack, *camera(0.6))[30, 0]
-    ears = landmarks68(heads[0], pack, *camera(0.6))[[0, 16], 0].mean()
-    assert nose < ears
+    points = project(landmarks68(heads[0], pack), *camera(0.6))
+    assert points[30, 0] < points[[0, 16], 0].mean()
 
 
 def test_landmarks_are_where_the_orbit_projects_them(heads: list[Head], pack: HeadPack) -> None:
-    found = landmarks68(heads[0], pack, *camera(0.3, -0.1))
+    found = project(landmarks68(heads[0], pack), *camera(0.3, -0.1))
     points = torch.from_numpy(to_world(heads[0].vertices[pack.lm68]))
     expected = Orbit().project(points, torch.tensor([0.3]), torch.tensor([-0.1]))[0].numpy()
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -292,3 +306,50 @@ def test_rendering_twice_gives_the_same_bits(heads: list[Head], pack: HeadPack) 
     first, second = (render_head(heads[2], pack, *camera(0.4), 96) for _ in range(2))
     for name in ("rgb", "alpha", "depth", "labels"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+
+
+def test_a_head_that_does_not_move_has_no_flow(heads: list[Head], pack: HeadPack) -> None:
+    view = camera(0.2)
+    flow = render_flow((heads[0], heads[0]), pack, (view[0], view[0]), (view[1], view[1]), 96)
+    assert np.abs(flow.shift).max() < 1e-3
+    np.testing.assert_array_equal(flow.visible, flow.seen)
+    covered = render_head(heads[0], pack, *view, 96).alpha > 127
+    assert (flow.seen == covered).mean() > 0.99
+
+
+@pytest.mark.parametrize("hair", [None, "bob02"])
+def test_flow_carries_one_picture_into_the_other(pack: HeadPack, hair: str | None) -> None:
+    """The depth that the second picture shows where the flow points is the distance of the moved surface."""
+    still = HeadParameters(identity=np.zeros(IDENTITY_MODES, np.float32), hair=hair)
+    pair = pack.build(still), pack.build(replace(still, expression={"jawOpen": 0.7}, gaze=(0.2, 0.0)))
+    (first, K), (second, _) = camera(0.0), camera(0.25, 0.1)
+    flow = render_flow(pair, pack, (first, second), (K, K), 128)
+    assert 0.6 < flow.visible.sum() / flow.seen.sum() < 0.999
+    before, after = render_head(pair[0], pack, first, K, 128), render_head(pair[1], pack, second, K, 128)
+    y, x = np.nonzero(flow.visible)
+    target = np.floor(np.stack([x, y], 1) + 0.5 + flow.shift[y, x]).astype(int)
+    same = before.labels[y, x] == after.labels[target[:, 1], target[:, 0]]
+    assert same.mean() > 0.97  # a lip is a lip in both, but for edges and hair's half-open texture
+    # The chin's landmark moves as the flow at its pixel says.
+    points = [project(landmarks68(h, pack), c, K)[[8, 30, 57]] * 128 for h, c in zip(pair, (first, second), strict=True)]
+    for start, end in zip(*points, strict=True):
+        found = flow.shift[int(start[1]), int(start[0])]
+        np.testing.assert_allclose(found, end - start, atol=1.0)
+
+
+def test_what_turns_away_is_not_visible(heads: list[Head], pack: HeadPack) -> None:
+    (front, K), (side, _) = camera(0.0), camera(1.2)
+    flow = render_flow((heads[0], heads[0]), pack, (front, side), (K, K), 96)
+    # The camera moves to the subject's left (the picture's right), so the picture's left half is lost.
+    halves = [flow.visible[:, part].sum() / flow.seen[:, part].sum() for part in (slice(48), slice(48, None))]
+    assert halves[0] < 0.5 * halves[1]
+
+
+def test_backgrounds_are_of_every_kind_and_belong_to_the_seed() -> None:
+    drawn = [draw_background(np.random.default_rng(seed), 64) for seed in range(60)]
+    np.testing.assert_array_equal(drawn[3], draw_background(np.random.default_rng(3), 64))
+    flat = [image.std((0, 1)).max() == 0 for image in drawn]
+    rough = [np.abs(np.diff(image.astype(float), 2, axis=1)).mean() > 1.5 for image in drawn]
+    assert 10 <= sum(flat) <= 30
+    assert 10 <= sum(rough) <= 30
+    assert 60 - sum(flat) - sum(rough) >= 10

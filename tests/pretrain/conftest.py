@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from talk3d.camera import Orbit
-from talk3d.heads import model
-from talk3d.heads.model import HeadEmbedding, HeadPack
+from talk3d.heads import latent
+from talk3d.heads.latent import HeadEmbedding
+from talk3d.heads.model import HeadPack
 from talk3d.pretrain import dataset
 from talk3d.prior.generator import MINI, Profile
 from talk3d.prior.superres import SuperResolutionConfig
@@ -25,10 +26,10 @@ def pack(shared: Path) -> HeadPack:
 @pytest.fixture(scope="package")
 def embedding(pack: HeadPack) -> HeadEmbedding:
     """Made once: it samples 2,000 heads."""
-    decode = model.parameters_from_latent
+    decode = latent.parameters_from_latent
     with pytest.MonkeyPatch.context() as monkeypatch:
         # It passes float64 latents to a function annotated with float32; see tests/heads/test_model.py.
-        monkeypatch.setattr(model, "parameters_from_latent", lambda z, pack: decode(np.asarray(z, np.float32), pack))
+        monkeypatch.setattr(latent, "parameters_from_latent", lambda z, pack: decode(np.asarray(z, np.float32), pack))
         return HeadEmbedding(pack)
 
 
@@ -57,7 +58,7 @@ def profile(embedding: HeadEmbedding) -> Profile:
 def small(embedding: HeadEmbedding) -> Iterator[None]:
     """Shards of 4 heads, 3 views each, 64 x 64 pixels."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(model, "HeadEmbedding", lambda pack: embedding)
+        monkeypatch.setattr(latent, "HeadEmbedding", lambda pack: embedding)
         sizes = {"HEADS_PER_SHARD": HEADS, "VIEWS_PER_HEAD": VIEWS, "IMAGE_SIZE": IMAGE, "DEPTH_SIZE": DEPTH}
         for name, value in sizes.items():
             monkeypatch.setattr(dataset, name, value)

@@ -1,5 +1,8 @@
 """Rendered heads on disk: the same everywhere, whole or not at all, held-out ones apart."""
 
+import os
+import signal
+import time
 from pathlib import Path
 
 import cv2
@@ -8,10 +11,21 @@ import pytest
 import torch
 
 from talk3d.camera import Orbit
-from talk3d.heads.model import HeadEmbedding, HeadPack, parameters_from_latent
+from talk3d.heads.latent import LATENT_SIZE, HeadEmbedding, parameters_from_latent
+from talk3d.heads.model import HeadPack
 from talk3d.heads.raster import render_head
 from talk3d.pretrain import dataset
-from talk3d.pretrain.dataset import HELD_OUT_SHARDS, PITCH_RANGE, YAW_RANGE, HeadShards, gallery, render_shard, save_png
+from talk3d.pretrain.dataset import (
+    HELD_OUT_SHARDS,
+    PITCH_RANGE,
+    YAW_RANGE,
+    Batch,
+    HeadShards,
+    ShardWriters,
+    gallery,
+    render_shard,
+    save_png,
+)
 
 HEADS, VIEWS, IMAGE, DEPTH = 4, 3, 64, 16
 pytestmark = pytest.mark.usefixtures("small")
@@ -60,7 +74,7 @@ def test_an_interrupted_shard_is_not_seen_and_is_made_again(
 def test_shapes_and_ranges(shards: Path) -> None:
     shard = {path.stem: np.load(path) for path in (shards / "shard-00002").iterdir()}
     assert {name: (array.shape, array.dtype.name) for name, array in shard.items()} == {
-        "latents": ((HEADS, 128), "float32"),
+        "latents": ((HEADS, LATENT_SIZE), "float32"),
         "yaw": ((HEADS, VIEWS), "float32"),
         "pitch": ((HEADS, VIEWS), "float32"),
         "images": ((HEADS, VIEWS, 4, IMAGE, IMAGE), "uint8"),
@@ -102,7 +116,11 @@ def test_held_out_heads_are_never_trained_on(shards: Path, pack: HeadPack) -> No
 
 def test_batches_come_from_the_generator_of_random_numbers_alone(shards: Path, pack: HeadPack) -> None:
     data = HeadShards(shards, pack)
-    one, same = (data.random(np.random.default_rng([7, 3]), 5, 2) for _ in range(2))
+
+    def draw(seed: int) -> Batch:
+        return data.get(*data.choose(np.random.default_rng([7, seed]), 5, 2))
+
+    one, same = draw(3), draw(3)
     assert torch.equal(one.images, same.images)
     assert torch.equal(one.latents, same.latents)
     assert one.images.shape == (5, 2, 4, IMAGE, IMAGE)
@@ -110,7 +128,7 @@ def test_batches_come_from_the_generator_of_random_numbers_alone(shards: Path, p
     assert one.depth.dtype == torch.float32
     # The views of one head differ from each other.
     assert (one.yaw[:, 0] != one.yaw[:, 1]).all()
-    assert not torch.equal(data.random(np.random.default_rng([7, 4]), 5, 2).images, one.images)
+    assert not torch.equal(draw(4).images, one.images)
 
 
 def test_rows_of_a_batch_belong_together(shards: Path, pack: HeadPack) -> None:
@@ -152,3 +170,26 @@ def test_a_gallery_reads_row_by_row(tmp_path: Path) -> None:
     blue_green_red = cv2.imread(str(tmp_path / "red.png"))
     assert blue_green_red is not None
     assert blue_green_red[0, 0].tolist() == [0, 0, 200]
+
+
+def test_a_writer_draws_what_is_missing_while_its_trainer_lives(
+    pack: HeadPack, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    dataset._draw_shards(tmp_path, [0, 1], pack.root, Orbit(), parent=-1)
+    assert not list(tmp_path.iterdir())
+    dataset._draw_shards(tmp_path, [0, 1], pack.root, Orbit(), parent=os.getppid())
+    for number in (0, 1):
+        assert contents(tmp_path / f"shard-{number:05d}") == contents(shards / f"shard-{number:05d}")
+
+
+def test_writers_end_with_their_work_or_their_context(pack: HeadPack, tmp_path: Path) -> None:
+    for number in (0, 1):
+        (tmp_path / f"shard-{number:05d}").mkdir()
+    with ShardWriters(tmp_path, range(2), pack, Orbit(), 2) as writers:
+        while writers.at_work():  # there is nothing to draw
+            time.sleep(0.05)
+    with ShardWriters(tmp_path, range(3), pack, Orbit(), 1) as writers:
+        assert writers.at_work()
+    assert not writers.at_work()
+    assert not (tmp_path / "shard-00002").exists()

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from talk3d.camera import Orbit
 from talk3d.errors import CheckpointError, ConfigError
 from talk3d.heads.model import HeadPack
+from talk3d.pretrain import run as runs
 from talk3d.pretrain import train
-from talk3d.pretrain.train import STATE, PretrainConfig, load_average, make_prior, train_prior
+from talk3d.pretrain.dataset import HELD_OUT_SHARDS, ShardWriters, render_shard
+from talk3d.pretrain.run import STATE, Workers
+from talk3d.pretrain.train import PretrainConfig, load_average, make_prior, train_prior
 from talk3d.prior.generator import Generator, Profile
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -85,7 +89,7 @@ def test_canary_another_seed_gives_other_weights(
 def test_canary_a_forgotten_optimiser_is_noticed(
     reference: tuple, shards: Path, pack: HeadPack, profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "restore_optimizer", lambda *_: None)
+    monkeypatch.setattr(runs, "restore_optimizer", lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
         train_prior(pack, shards, tmp_path, profile, CONFIG, stop_after(4))
     assert not same(train_prior(pack, shards, tmp_path, profile, CONFIG, ignore), reference[1])
@@ -130,8 +134,9 @@ def test_too_few_shards_are_refused_before_any_is_rendered(pack: HeadPack, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_learns(shards: Path, pack: HeadPack, profile: Profile, tmp_path: Path) -> None:
-    config = settings(steps=80, heads=4, superres_from=0.5, save_every=1000, bfloat16=False)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_it_learns(shards: Path, pack: HeadPack, profile: Profile, tmp_path: Path, seed: int) -> None:
+    config = settings(steps=80, heads=4, superres_from=0.5, save_every=1000, bfloat16=False, seed=seed)
     average = train_prior(pack, shards, tmp_path, profile, config, ignore)
     raw = [entry["raw"] for entry in log(tmp_path)]
     assert np.mean(raw[-10:]) < 0.85 * np.mean(raw[:10])
@@ -160,3 +165,48 @@ def test_one_bad_ray_does_not_end_the_run(
     monkeypatch.setattr(train, "_losses", hooked)
     average = train_prior(pack, shards, tmp_path, profile, settings(steps=3), ignore)
     assert all(torch.isfinite(value).all() for value in average.state_dict().values())
+
+
+def test_shards_that_come_late_do_not_change_the_run(
+    shards: Path, pack: HeadPack, profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawn beforehand, or one by one as training asks for them: the same weights, bit for bit."""
+    monkeypatch.setattr(train, "FIRST_SHARDS", 1)
+    config = settings(shards=4, steps_per_shard=3)
+    early = train_prior(pack, shards, tmp_path / "early", profile, config, ignore)
+    late = tmp_path / "shards"
+    for number in range(HELD_OUT_SHARDS + 1):
+        render_shard(late, number, pack, Orbit())
+
+    class Slow(ShardWriters):
+        def at_work(self) -> bool:
+            render_shard(late, HELD_OUT_SHARDS + 1, pack, Orbit())
+            return True
+
+    writers = Slow(late, range(0), pack, Orbit(), 0)
+    assert same(train_prior(pack, late, tmp_path / "late", profile, config, ignore, writers=writers), early)
+    assert [entry["heads"] for entry in log(tmp_path / "late")] == [4] * 3 + [8] * 5
+
+
+def test_waiting_for_heads_that_nobody_draws_is_an_error(
+    pack: HeadPack, profile: Profile, shards: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="no process draws it"):
+        train_prior(pack, shards, tmp_path, profile, settings(shards=20, steps_per_shard=1), ignore)
+
+
+def test_shares_of_a_batch_add_up_to_the_whole(shards: Path, pack: HeadPack, profile: Profile) -> None:
+    """Two processes' mean loss is one's: they draw the same heads, windows and backgrounds. Ray samples differ, slightly."""
+    generator = train._fresh(profile)
+    data = train.HeadShards(shards, pack)
+    config = settings(heads=4, bfloat16=False)
+
+    def losses(workers: Workers) -> np.ndarray:
+        terms = train._losses(generator, data, config, np.random.default_rng(3), workers, superres=True)
+        return np.array([float(value.detach()) for value in terms.values()])
+
+    whole, halves = losses(Workers()), [losses(Workers(rank, 2)) for rank in (0, 1)]
+    assert not np.allclose(halves[0], halves[1], rtol=0.01)
+    np.testing.assert_allclose(np.mean(halves, 0)[:4], whole[:4], rtol=0.02)
+    with pytest.raises(ConfigError, match="cannot be shared evenly by 3"):
+        losses(Workers(0, 3))

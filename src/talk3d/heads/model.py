@@ -1,4 +1,4 @@
-"""Parametric heads: a latent vector becomes parameters, parameters become a mesh with materials.
+"""Parametric heads: parameters become a mesh with materials.
 
 Letters: V vertices, F triangles, K expression shapes. Positions are centimetres in the pack's frame (+Y up, +Z the face's
 forward, +X the subject's left); `to_world` maps them to scene units, p = 0.030 (v - [0, 1, 3]).
@@ -27,9 +27,13 @@ SCALE = 0.030
 CENTRE = np.array([0.0, 1.0, 3.0], np.float32)
 """The point, in centimetres, that is the world's origin."""
 
+GAMMA = 2.2
 IDENTITY_MODES = 57
 EYE_CENTRE = np.array([3.10, 3.60, 7.88], np.float32)
 """Rotation centre of the subject's left eyeball; the right one is its mirror image in x."""
+
+IRIS_RADIUS = 64
+"""Of the iris in the eye textures, texels of 512."""
 
 # Textures that no training head ever wears, so that "unseen head" means unseen.
 HELD_OUT = frozenset(
@@ -37,47 +41,41 @@ HELD_OUT = frozenset(
     | {"eyebrow004", "eyebrow008", "eyebrow011"}
 )
 
-HAIR_MELANIN = np.array([[0.06, 0.05, 0.04], [0.20, 0.13, 0.08], [0.36, 0.24, 0.13], [0.62, 0.48, 0.28]], np.float32)
-HAIR_RED = np.array([0.42, 0.16, 0.07], np.float32)
-HAIR_GREY = np.array([0.55, 0.55, 0.55], np.float32)
-
-# The sliders of the latent: (name for positive values, name for negative values or None, largest weight).
-# A name without _L/_R drives both sides.
-SLIDERS: tuple[tuple[str, str | None, float], ...] = (
-    ("jawOpen", None, 0.8),
-    ("mouthPucker", None, 0.8),
-    ("mouthFunnel", None, 0.7),
-    ("mouthSmile", "mouthFrown", 0.8),
-    ("mouthStretch", None, 0.6),
-    ("mouthUpperUp", None, 0.6),
-    ("mouthLowerDown", None, 0.7),
-    ("mouthRollUpper", None, 0.5),
-    ("mouthRollLower", None, 0.6),
-    ("mouthPress", None, 0.7),
-    ("eyeBlink", None, 1.0),
-    ("eyeBlink_L", "eyeBlink_R", 1.0),
-    ("browInnerUp", None, 0.8),
-    ("browOuterUp", "browDown", 0.8),
-    ("eyeWide", "eyeSquint", 0.5),
-    ("cheekPuff", "mouthDimple", 0.6),
-    ("jawRight", "jawLeft", 0.4),
-    ("mouthRight", "mouthLeft", 0.4),
-    ("mouthShrugLower", "mouthShrugUpper", 0.5),
-    ("noseSneer", None, 0.5),
-)
+# Colours of a black body in sRGB at these temperatures in kelvin (Charity's table, CIE 1964, D65 white), between 2800 and 8000.
+_KELVIN = np.array([2800, 3400, 4000, 5000, 6500, 8000], np.float64)
+_BLACK_BODY = np.array([[255, 173, 94], [255, 193, 132], [255, 209, 163], [255, 228, 206], [255, 249, 253], [227, 233, 255]])
+WHITE = 5000.0
+"""The temperature, in kelvin, that the camera takes for white."""
+_ADAPTATION = 0.7
+"""Share of a light's tint that the camera's white balance removes."""
 
 
 @dataclass(frozen=True)
 class Light:
-    """One key light, a hemisphere of ambient light and a rim; directions are angles around the head, radians."""
+    """A key light, a fill light from the other side, a hemisphere of ambient light and a rim."""
 
     azimuth: float = 0.5
+    """Of the key light around the head, radians; positive is the subject's left."""
     elevation: float = 0.6
+    """Of the key light, radians."""
     key: float = 0.75
     ambient: float = 0.55
     rim: float = 0.1
-    warmth: float = 0.0
-    """-1 (cold) .. 1 (warm)."""
+    fill: float = 0.0
+    temperature: float = WHITE
+    """Of the key light, kelvin, 2800 .. 8000; the rim has the complementary tint."""
+
+    def directions(self) -> tuple[Array, Array]:
+        """Unit vectors [3] towards the key light and towards the fill light, which stands lower on the other side."""
+        return _direction(self.azimuth, self.elevation), _direction(-self.azimuth, 0.3 * self.elevation)
+
+    def tint(self) -> Array:
+        """[3] colour of the key light after the camera's white balance, linear light, green = 1."""
+        colours = (_BLACK_BODY / 255) ** GAMMA
+        mired, table = 1e6 / np.clip([self.temperature, WHITE], _KELVIN[0], _KELVIN[-1]), 1e6 / _KELVIN
+        own, white = (np.array([np.interp(m, table[::-1], c[::-1]) for c in colours.T]) for m in mired)
+        tint = (own / white) ** (1 - _ADAPTATION)
+        return np.asarray(tint / tint[1], np.float32)
 
 
 @dataclass(frozen=True)
@@ -91,11 +89,22 @@ class HeadParameters:
     gaze: tuple[float, float] = (0.0, 0.0)
     """Yaw (positive: to the subject's left) and pitch (positive: up) of both eyes, radians."""
     skin: str = "young_lightskinned_male"
+    second_skin: str | None = None
+    """Another skin that is blended in."""
+    blend: float = 0.0
+    """Its share, 0..1."""
     melanin: float = 0.0
     """Extra absorption along the melanin axis, -0.2 .. 1.2."""
     haemoglobin: float = 0.0
     """-1 .. 1: less or more red."""
+    mottle: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """How much of three patches of lighter and darker skin, a few centimetres wide, -1..1; 1 is 4 % of the albedo."""
     lip_tint: float = 0.3
+    """0..1."""
+    freckles: float = 0.0
+    """0..1: how many and how dark."""
+    makeup: float = 0.0
+    """0..1, of the eyelids."""
     hair: str | None = "short01"
     """A style of the pack, or None for a shaved head."""
     hair_mirrored: bool = False
@@ -103,9 +112,14 @@ class HeadParameters:
     """sRGB 0..1."""
     brow: str = "eyebrow001"
     eye: str = "brown"
+    eye_hue: float = 0.0
+    """-1..1: the iris turned by up to 20 degrees of hue."""
+    eye_value: float = 0.0
+    """-1..1: the iris up to 30 % darker or lighter."""
     shirt: tuple[float, float, float] = (0.2, 0.25, 0.4)
     """sRGB 0..1."""
     beard: float = 0.0
+    """0..1, opacity of the stubble."""
     light: Light = Light()
 
 
@@ -121,6 +135,8 @@ class Head:
     """[512, 1024, 3] linear-light albedo atlas."""
     eye: Array
     """[512, 512, 3] linear light."""
+    mottle: Array
+    """[3] amplitudes of the skin's patches, share of the albedo."""
     shirt: Array
     """[3] linear light."""
     hair: tuple[Array, Array, NDArray[np.uint16], Array] | None
@@ -166,7 +182,8 @@ class HeadPack:
         }
         self.visemes = json.loads((self.root / "visemes.json").read_text())
         self._hair = np.load(self.root / "hair.npz")
-        self._textures: dict[str, Any] = {}
+        self.cache: dict[str, Any] = {}
+        """What is derived from the pack's files and worth keeping, by name."""
 
     @cached_property
     def styles(self) -> dict[str, list[str]]:
@@ -178,6 +195,10 @@ class HeadPack:
         """The names of one kind that training heads may wear."""
         return [name for name in self.styles[kind] if name not in HELD_OUT]
 
+    def held_out(self, kind: str) -> list[str]:
+        """The names of one kind that training heads never wear."""
+        return [name for name in self.styles[kind] if name in HELD_OUT]
+
     def vertices_of(self, *parts: str) -> NDArray[np.int32]:
         wanted = [self.part_names.index(part) for part in parts]
         return np.unique(self.faces[np.isin(self.face_part, wanted)])
@@ -185,15 +206,15 @@ class HeadPack:
     def texture(self, member: str, size: tuple[int, int]) -> Array:
         """An image of the pack as [height, width, channels] float32 in 0..1, resized to (width, height), cached."""
         key = f"{member}@{size}"
-        if key not in self._textures:
+        if key not in self.cache:
             image = cv2.imread(str(self.root / member), cv2.IMREAD_UNCHANGED)
             if image is None:
                 raise ConfigError(f"The head pack at `{self.root}` lacks `{member}`. Restore the pack.")
             if image.ndim == 3:
                 image = np.concatenate([image[..., 2::-1], image[..., 3:]], axis=2)
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-            self._textures[key] = np.ascontiguousarray(image, np.float32) / 255
-        return self._textures[key]
+            self.cache[key] = np.ascontiguousarray(image, np.float32) / 255
+        return self.cache[key]
 
     def displacement(self, weights: dict[str, float]) -> Array:
         """[V, 3] cm: the sum of the expression shapes; a name without `_L`/`_R` drives both sides."""
@@ -231,8 +252,9 @@ class HeadPack:
             vertices=np.ascontiguousarray(vertices, np.float32),
             rest=self.mean,
             skin=self._paint(parameters),
-            eye=_linear(self.texture(f"eyes/{parameters.eye}.webp", (512, 512))),
-            shirt=_linear(np.array(parameters.shirt, np.float32)),
+            eye=self._iris(parameters),
+            mottle=0.04 * np.array(parameters.mottle, np.float32),
+            shirt=linear_light(np.array(parameters.shirt, np.float32)),
             hair=self._grow(parameters, neutral),
             light=parameters.light,
             lip_depth=float(vertices[self.lm68[48:68], 2].max()),
@@ -244,22 +266,73 @@ class HeadPack:
 
     def _paint(self, parameters: HeadParameters) -> Array:
         size = (1024, 512)
-        key = f"linear {parameters.skin}"
-        if key not in self._textures:
-            self._textures[key] = _linear(self.texture(f"skin/{parameters.skin}.webp", size))
-        albedo = _absorbed(self._textures[key], parameters)
+        albedo = self._albedo(parameters.skin)
+        if parameters.second_skin is not None and parameters.blend > 0:
+            albedo = albedo + np.float32(parameters.blend) * (self._albedo(parameters.second_skin) - albedo)
+        albedo = absorbed(albedo, parameters)
+        if parameters.freckles > 0:
+            spots = np.clip(self._freckle_ranks + parameters.freckles - 1, 0, 1)[..., None] * 0.8
+            albedo *= 1 - spots * np.array([0.25, 0.45, 0.55], np.float32)
         lips = self.texture("masks/lips.png", size)[..., None] * (0.5 * parameters.lip_tint)
         albedo *= 1 - lips * np.array([0.25, 0.7, 0.6], np.float32)
-        hair = _linear(np.array(parameters.hair_colour, np.float32))
+        if parameters.makeup > 0:
+            lids = self.texture("masks/eyelids.png", size)[..., None] * (0.6 * parameters.makeup)
+            albedo *= 1 - lids * np.array([0.75, 0.85, 0.7], np.float32)
+        hair = linear_light(np.array(parameters.hair_colour, np.float32))
         cover = np.zeros((512, 1024, 1), np.float32)
         cover[:, :512, 0] = self.texture(f"brows/{parameters.brow}.png", (512, 512)) * 0.9
         if parameters.beard > 0:
-            cover = np.maximum(cover, self.texture("masks/beard.png", size)[..., None] * parameters.beard)
+            cover = np.maximum(cover, self.texture("masks/beard.png", size)[..., None] * self._stubble * parameters.beard)
         if parameters.hair:
             # Scalp under the cards takes the hair's colour, so that gaps between cards do not show skin.
             cover = np.maximum(cover, self.texture("masks/scalp.png", size)[..., None] * 0.8)
         # Roots are darker than the lengths.
         return np.ascontiguousarray(albedo + cover * (0.6 * hair - albedo), np.float32)
+
+    def _albedo(self, skin: str) -> Array:
+        key = f"linear {skin}"
+        if key not in self.cache:
+            self.cache[key] = linear_light(self.texture(f"skin/{skin}.webp", (1024, 512)))
+        return self.cache[key]
+
+    @cached_property
+    def _freckle_ranks(self) -> Array:
+        """[512, 1024] spots over nose and cheeks; a spot's height in 0..1 is the share of freckles at which it appears."""
+        rng = np.random.default_rng(7)
+        ranks = np.zeros((512, 1024), np.float32)
+        # Spots of one to two texels on a jittered grid, which keeps them apart; denser towards the middle of the face.
+        for row in range(150, 340, 6):
+            for column in range(90, 430, 6):
+                x, y = column + rng.uniform(-2.5, 2.5), row + rng.uniform(-2.5, 2.5)
+                rank = rng.uniform() * math.exp(-(((x - 256) / 120) ** 2) - ((y - 245) / 70) ** 2)
+                spread = rng.uniform(0.7, 1.5)
+                i, j = np.mgrid[int(y) - 4 : int(y) + 5, int(x) - 4 : int(x) + 5]
+                spot = rank * np.exp(-((i - y) ** 2 + (j - x) ** 2) / (2 * spread**2))
+                ranks[i, j] = np.maximum(ranks[i, j], spot)
+        return ranks / ranks.max()
+
+    @cached_property
+    def _stubble(self) -> Array:
+        """[512, 1024, 1] in 0.5..1: hairs of a beard, coarse and fine."""
+        rng = np.random.default_rng(11)
+        fine = rng.random((512, 1024), np.float32)
+        coarse = cv2.resize(rng.random((64, 128), np.float32), (1024, 512), interpolation=cv2.INTER_LINEAR)
+        return 0.5 + 0.25 * (fine + coarse)[..., None]
+
+    def _iris(self, parameters: HeadParameters) -> Array:
+        """[512, 512, 3] linear light: the eye texture with its iris turned in hue and value."""
+        image = self.texture(f"eyes/{parameters.eye}.webp", (512, 512))
+        if parameters.eye_hue or parameters.eye_value:
+            # Red-green-blue is turned about the grey axis (Rodrigues).
+            angle = math.radians(20) * parameters.eye_hue
+            grey = np.full((3, 3), 1 / 3)
+            cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+            turn = math.cos(angle) * np.eye(3) + (1 - math.cos(angle)) * grey + math.sin(angle) * cross
+            y, x = np.mgrid[0:512, 0:512] - 255.5
+            iris = np.clip((IRIS_RADIUS - np.hypot(x, y)) / 4, 0, 1)[..., None].astype(np.float32)
+            changed = (image @ turn.T.astype(np.float32)) * np.float32(1 + 0.3 * parameters.eye_value)
+            image = np.clip(image + iris * (changed - image), 0, 1)
+        return linear_light(image)
 
     def _grow(self, parameters: HeadParameters, neutral: Array) -> tuple[Array, Array, NDArray[np.uint16], Array] | None:
         style = parameters.hair
@@ -268,163 +341,23 @@ class HeadPack:
         if f"{style}_v" not in self._hair:
             raise ConfigError(f"The head pack has no hairstyle `{style}`; it has {', '.join(self.styles['hair'])}.")
         key = f"hair {style}"
-        if key not in self._textures:
+        if key not in self.cache:
             for part in ("v", "uv", "f", "bind_i", "bind_w"):
-                self._textures[f"{key} {part}"] = self._hair[f"{style}_{part}"]
+                self.cache[f"{key} {part}"] = self._hair[f"{style}_{part}"]
             image = self.texture(f"hair/{style}.webp", (512, 512)).copy()
             grey = image[..., :3].mean(2)
             opaque = image[..., 3] > 0.5
             image[..., :3] = (grey / grey[opaque].mean())[..., None]
-            self._textures[key] = image
-        v, uv, f, bind_i, bind_w = (self._textures[f"{key} {part}"] for part in ("v", "uv", "f", "bind_i", "bind_w"))
+            self.cache[key] = image
+        v, uv, f, bind_i, bind_w = (self.cache[f"{key} {part}"] for part in ("v", "uv", "f", "bind_i", "bind_w"))
         # A mirrored style is bound as it is and then turned over: exact for symmetric heads, close for the others.
         shift = neutral - self.mean
         moved = v + np.einsum("nk,nkc->nc", bind_w.astype(np.float32), shift[bind_i])
         if parameters.hair_mirrored:
             moved = moved * np.array([-1, 1, 1], np.float32)
-        texture = self._textures[key].copy()
-        texture[..., :3] *= _linear(np.array(parameters.hair_colour, np.float32))
+        texture = self.cache[key].copy()
+        texture[..., :3] *= linear_light(np.array(parameters.hair_colour, np.float32))
         return np.ascontiguousarray(moved, np.float32), uv, f, texture
-
-
-LATENT_SIZE = 128
-
-
-def parameters_from_latent(z: Array, pack: HeadPack) -> HeadParameters:
-    """Decode a latent drawn from N(0, I) into head parameters.
-
-    Every choice is a fixed function of Gaussian numbers (a category is the largest of its components, weighted where balance
-    asks for it), so a plain normal sample is always a valid head, and identity and expression occupy known, separate
-    subspaces.
-
-    Args:
-        z: [128].
-    """
-    numbers = np.asarray(z, np.float64)
-    cursor = 0
-
-    def take(count: int) -> NDArray[np.float64]:
-        nonlocal cursor
-        cursor += count
-        return numbers[cursor - count : cursor]
-
-    def choose(names: list[str], slots: int, odds: list[float] | None = None) -> str:
-        """A name, drawn with the given odds (the largest of log-odds with Gumbel noise made of the Gaussian numbers)."""
-        uniform = np.clip(_normal_cdf_array(take(slots)[: len(names)]), 1e-12, 1 - 1e-12)
-        return names[int(np.argmax(np.log(odds or [1.0] * len(names)) - np.log(-np.log(uniform))))]
-
-    identity = np.clip(take(IDENTITY_MODES), -2.5, 2.5) * 0.8
-    expression: dict[str, float] = {}
-    for value, (positive, negative, largest) in zip(take(len(SLIDERS)), SLIDERS, strict=True):
-        amount = 2 * _normal_cdf(value) - 1
-        if amount > 0:
-            expression[positive] = expression.get(positive, 0.0) + amount * largest
-        elif negative:
-            expression[negative] = expression.get(negative, 0.0) - amount * largest
-    _tame(expression)
-    gaze = np.clip(take(2), -2, 2) * [0.18, 0.09]
-    skin = choose(pack.training("skin"), 9, _balance(pack.training("skin")))
-    melanin, haemoglobin, lips = take(3)
-    hair = choose([*pack.training("hair"), ""], 7) or None
-    colour, red, grey = take(3)
-    mirrored = take(1)[0] > 0
-    brow = choose(pack.training("brows"), 9)
-    eye = choose(pack.training("eyes"), 7)
-    shirt = 0.08 + 0.8 * _normal_cdf_array(take(3))
-    beard = take(1)[0]
-    light = take(LATENT_SIZE - cursor)
-    dark, female = "dark" in skin, "female" in skin
-    # The pack has no dark female texture, so pigment makes up for it.
-    pigment = 0.1 if dark else 0.9 if female else 0.6
-    return HeadParameters(
-        identity=identity.astype(np.float32),
-        expression=expression,
-        gaze=(float(gaze[0]), float(gaze[1])),
-        skin=skin,
-        melanin=float(pigment * max(0.0, melanin) - 0.1),
-        haemoglobin=float(np.clip(haemoglobin, -1.5, 1.5)) / 1.5,
-        lip_tint=_normal_cdf(lips),
-        hair=hair,
-        hair_mirrored=bool(mirrored),
-        hair_colour=_hair_colour(_normal_cdf(colour), max(0.0, red - 1.0), max(0.0, grey - 1.0)),
-        brow=brow,
-        eye=eye,
-        shirt=(float(shirt[0]), float(shirt[1]), float(shirt[2])),
-        beard=float(np.clip(beard - 0.5, 0, 0.7)) if not female else 0.0,
-        light=Light(
-            azimuth=float(np.clip(light[0], -2, 2) * math.radians(35)),
-            elevation=math.radians(30) + float(np.clip(light[1], -2, 2) * math.radians(15)),
-            key=0.45 + 0.5 * _normal_cdf(light[2]),
-            ambient=0.4 + 0.35 * _normal_cdf(light[3]),
-            rim=0.2 * _normal_cdf(light[4]),
-            warmth=2 * _normal_cdf(light[5]) - 1,
-        ),
-    )
-
-
-def _balance(skins: list[str]) -> list[float]:
-    """Odds that make the two sexes equally frequent, and dark skins two in five of the men."""
-    groups = [("female" in name, "dark" in name) for name in skins]
-    shares = {(True, False): 0.5, (False, True): 0.2, (False, False): 0.3}
-    return [shares[group] / groups.count(group) for group in groups]
-
-
-class HeadEmbedding:
-    """Head parameters as a vector that a network can read: everything in it acts on the picture nearly linearly.
-
-    Categories are one-hot, a mirrored hairstyle is a style of its own, colours are colours, the light is a vector. Each
-    component is whitened to zero mean and unit deviation over random heads, so that N(0, I) has the same first two moments.
-    """
-
-    def __init__(self, pack: HeadPack):
-        self._pack = pack
-        self._shapes = sorted({name for positive, negative, _ in SLIDERS for name in (positive, negative) if name})
-        self._tones = {skin: _mean_tone(pack, skin) for skin in pack.training("skin")}
-        sample = np.random.default_rng(2024).standard_normal((2000, LATENT_SIZE)).astype(np.float32)
-        raw = np.stack([self._raw(parameters_from_latent(z, pack)) for z in sample])
-        self._mean, self._deviation = raw.mean(0), raw.std(0) + 1e-6
-
-    @property
-    def size(self) -> int:
-        return len(self._mean)
-
-    def __call__(self, parameters: HeadParameters) -> Array:
-        """[size] float32."""
-        return (self._raw(parameters) - self._mean) / self._deviation
-
-    def expressions(self) -> dict[str, Array]:
-        """For each expression shape, the direction [size] that plays it as far as it ever was in training."""
-        largest = {name: weight for *names, weight in SLIDERS for name in names if name}
-        directions = {}
-        for place, name in enumerate(self._shapes, start=IDENTITY_MODES):
-            directions[name] = np.zeros(self.size, np.float32)
-            directions[name][place] = largest[name] / self._deviation[place]
-        return directions
-
-    def _raw(self, parameters: HeadParameters) -> Array:
-        pack, light = self._pack, parameters.light
-        style = (parameters.hair or "", parameters.hair_mirrored and parameters.hair is not None)
-        styles = [("", False), *((name, mirrored) for name in pack.training("hair") for mirrored in (False, True))]
-        cos_e = math.cos(light.elevation)
-        towards = [cos_e * math.sin(light.azimuth), math.sin(light.elevation), cos_e * math.cos(light.azimuth)]
-        tone = _absorbed(self._tones[parameters.skin], parameters) ** (1 / 2.2)
-        return np.concatenate(
-            [
-                parameters.identity,
-                [parameters.expression.get(name, 0.0) for name in self._shapes],
-                parameters.gaze,
-                [parameters.skin == name for name in pack.training("skin")],
-                tone,
-                [parameters.lip_tint, parameters.beard],
-                [style == one for one in styles],
-                parameters.hair_colour,
-                [parameters.brow == name for name in pack.training("brows")],
-                [parameters.eye == name for name in pack.training("eyes")],
-                parameters.shirt,
-                [light.key * component for component in towards],
-                [light.key, light.ambient, light.rim, light.warmth],
-            ]
-        ).astype(np.float32)
 
 
 def to_world(positions: Array) -> Array:
@@ -432,47 +365,21 @@ def to_world(positions: Array) -> Array:
     return SCALE * (positions - CENTRE)
 
 
-def _tame(expression: dict[str, float]) -> None:
-    """Keep combinations that the shapes were not made for apart."""
-    rounding = expression.get("mouthPucker", 0) + expression.get("mouthFunnel", 0)
-    if rounding > 1:
-        for name in ("mouthPucker", "mouthFunnel"):
-            expression[name] /= rounding
-    # Sealed-lip shapes fade as the jaw opens; stretching fades as the lips round.
-    closed = 1 - min(1.0, expression.get("jawOpen", 0) / 0.3)
-    for name in ("mouthPress", "mouthRollUpper", "mouthRollLower", "cheekPuff"):
-        if name in expression:
-            expression[name] *= closed
-    for name in ("mouthStretch", "mouthSmile"):
-        if name in expression:
-            expression[name] *= 1 - 0.7 * min(1.0, rounding)
-    # Most faces look at us: only the upper half of the blink slider's positive range closes the eyes, and winks are rare.
-    expression["eyeBlink"] = max(0.0, 2 * expression.get("eyeBlink", 0) - 1)
-    for side in ("L", "R"):
-        wink = max(0.0, 2.5 * expression.get(f"eyeBlink_{side}", 0) - 1.5)
-        expression[f"eyeBlink_{side}"] = min(wink, 1 - expression["eyeBlink"])
-
-
-def _hair_colour(melanin: float, red: float, grey: float) -> tuple[float, float, float]:
-    position = (1 - melanin) * (len(HAIR_MELANIN) - 1)
-    low = min(int(position), len(HAIR_MELANIN) - 2)
-    colour = HAIR_MELANIN[low] + (position - low) * (HAIR_MELANIN[low + 1] - HAIR_MELANIN[low])
-    colour = colour + min(1.0, red) * (HAIR_RED - colour)
-    colour = colour + min(1.0, grey) * (HAIR_GREY - colour)
-    return float(colour[0]), float(colour[1]), float(colour[2])
-
-
-def _absorbed(albedo: Array, parameters: HeadParameters) -> Array:
+def absorbed(albedo: Array, parameters: HeadParameters) -> Array:
     """Linear-light albedo [..., 3] behind more melanin and haemoglobin."""
     absorption = np.exp(-max(-0.2, parameters.melanin) * np.array([0.45, 0.75, 1.1], np.float32))
     blood = 1 - 0.08 * parameters.haemoglobin * np.array([0, 1, 1], np.float32)
     return albedo * (absorption * blood)
 
 
-def _mean_tone(pack: HeadPack, skin: str) -> Array:
-    """[3] mean linear-light albedo of a skin's face."""
-    face = _linear(pack.texture(f"skin/{skin}.webp", (1024, 512)))[:, :512]
-    return np.asarray(face[120:400, 130:380].mean((0, 1)), np.float32)
+def linear_light(srgb: Array) -> Array:
+    """sRGB 0..1 to linear light, by the renderer's plain power law."""
+    return np.asarray(srgb, np.float32) ** np.float32(GAMMA)
+
+
+def _direction(azimuth: float, elevation: float) -> Array:
+    level = math.cos(elevation)
+    return np.array([level * math.sin(azimuth), math.sin(elevation), level * math.cos(azimuth)], np.float32)
 
 
 def _rotation(yaw: float, pitch: float) -> Array:
@@ -481,15 +388,3 @@ def _rotation(yaw: float, pitch: float) -> Array:
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_x = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
     return (about_y @ about_x).astype(np.float32)
-
-
-def _linear(srgb: Array) -> Array:
-    return np.asarray(srgb, np.float32) ** np.float32(2.2)
-
-
-def _normal_cdf(value: float) -> float:
-    return 0.5 * (1 + math.erf(value / math.sqrt(2)))
-
-
-def _normal_cdf_array(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.array([_normal_cdf(value) for value in values])

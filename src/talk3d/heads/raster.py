@@ -14,14 +14,14 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from .model import Array, Head, HeadPack, to_world
+from .model import GAMMA, Array, Head, HeadPack, to_world
 
 SUPERSAMPLING = 2
-GAMMA = 2.2
-
 LABELS = ("background", "skin", "lips", "eye", "mouth", "hair", "shirt")
 """Names of the part labels, by value."""
 
+# Wave vectors of the skin's patches, radians per centimetre: wavelengths of 6 to 9 cm.
+_WAVES = np.array([[0.9, 0.4, 0.2], [-0.5, 0.6, 0.6], [0.3, -0.7, 0.3]], np.float32)
 _HIDDEN = ("iris_inner_l", "iris_inner_r", "lacrimal", "eye_blend", "eye_occlusion", "lash_l", "lash_r")
 _SRGB = {
     "mouth_socket": (0.35, 0.10, 0.10),
@@ -57,7 +57,82 @@ def render_head(head: Head, pack: HeadPack, cam2world: Array, intrinsics: Array,
         intrinsics: [3, 3] divided by the image size.
         size: side of the square image, pixels.
     """
-    S = size * SUPERSAMPLING
+    drawn = _draw(head, pack, cam2world, intrinsics, size * SUPERSAMPLING)
+    return HeadPicture(*_downsample(drawn.colour, drawn.alpha, drawn.distance, drawn.labels))
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Where the surface points that one picture's pixels see are in another picture; H = W = size."""
+
+    shift: Array
+    """[H, W, 2] pixels to the right and down, from the first picture's pixel centre; 0 where nothing is seen."""
+    seen: NDArray[np.bool_]
+    """[H, W] the first picture shows the head here."""
+    visible: NDArray[np.bool_]
+    """[H, W] it does, and the second picture shows the same point: not hidden, not outside."""
+
+
+def render_flow(
+    heads: tuple[Head, Head],
+    pack: HeadPack,
+    cam2world: tuple[Array, Array],
+    intrinsics: tuple[Array, Array],
+    size: int,
+) -> Flow:
+    """Exact motion of the surface from one picture to another: expression, gaze, camera.
+
+    The two heads must be of one person (the same identity and hair), as hair has no expression and moves with the camera only.
+
+    Args:
+        heads: the person in the first and in the second picture.
+        pack: the pack they were built from.
+        cam2world: [4, 4] of both cameras, OpenCV axes, scene units.
+        intrinsics: [3, 3] of both, divided by the image size.
+        size: side of the pictures, pixels.
+    """
+    mesh = _Mesh.of(pack)
+    first, second = (_draw(h, pack, c, k, size) for h, c, k in zip(heads, cam2world, intrinsics, strict=True))
+    seen = np.isfinite(first.distance)
+    centres = np.stack(np.meshgrid(*[np.arange(size, dtype=np.float32) + 0.5] * 2), -1)
+    # Hair: the point on the pixel's ray at the distance that was drawn, which the second camera sees from elsewhere.
+    image = np.concatenate([centres / size, np.ones((size, size, 1), np.float32)], -1)
+    rays = image @ np.linalg.inv(intrinsics[0]).T @ cam2world[0][:3, :3].T
+    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+    points = cam2world[0][:3, 3] + np.where(seen, first.distance, 1)[..., None] * rays
+    # Everything else: the same place on the same triangle of the second head.
+    on_mesh = seen & (first.labels != LABELS.index("hair"))
+    corners = to_world(heads[1].vertices)[mesh.faces[first.face_id[on_mesh]]]
+    points[on_mesh] = (first.barycentric[on_mesh][..., None] * corners).sum(1)
+    target = _project(points.reshape(-1, 3).astype(np.float32), cam2world[1], intrinsics[1], size).reshape(size, size, 3)
+    x, y = (np.floor(target[..., k]).astype(np.int64) for k in (0, 1))
+    inside = seen & (x >= 0) & (x < size) & (y >= 0) & (y < size)
+    there = second.distance[np.clip(y, 0, size - 1), np.clip(x, 0, size - 1)]
+    reach = np.linalg.norm(points - cam2world[1][:3, 3], axis=-1)
+    # The second picture's pixel centre lies up to half a pixel away, so a slanted surface is a little nearer or further.
+    visible = inside & (np.abs(there - reach) < 0.02)
+    return Flow(np.where(seen[..., None], target[..., :2] - centres, 0).astype(np.float32), seen, visible)
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """A drawn head before it is made smaller; S = size of the drawing."""
+
+    face_id: NDArray[np.int64]
+    """[S, S] nearest opaque triangle, -1 for none."""
+    barycentric: Array
+    """[S, S, 3]"""
+    colour: Array
+    """[S, S, 3] linear light, premultiplied."""
+    alpha: Array
+    """[S, S]"""
+    distance: Array
+    """[S, S] along the ray, inf for nothing."""
+    labels: NDArray[np.uint8]
+    """[S, S]"""
+
+
+def _draw(head: Head, pack: HeadPack, cam2world: Array, intrinsics: Array, S: int) -> _Drawing:
     mesh = _Mesh.of(pack)
     world = to_world(head.vertices)
     normals = _vertex_normals(world, mesh.faces)
@@ -68,7 +143,7 @@ def render_head(head: Head, pack: HeadPack, cam2world: Array, intrinsics: Array,
     light = _light_table(head)
     colour, alpha, distance, labels = _shade(
         face_id, barycentric, world, normals, head.vertices, head.rest, mesh.faces, mesh.faces_uv, mesh.uv,
-        mesh.material, mesh.flat, head.skin, mesh.lips, head.eye, head.shirt, np.float32(head.lip_depth),
+        mesh.material, mesh.flat, head.skin, mesh.lips, head.eye, head.mottle, head.shirt, np.float32(head.lip_depth),
         light, eye_position,
     )  # fmt: skip
     cards: list[tuple[Array, Array, NDArray[Any], Array, bool]] = [
@@ -84,7 +159,7 @@ def render_head(head: Head, pack: HeadPack, cam2world: Array, intrinsics: Array,
             card_screen, card_world, np.asarray(faces, np.int64)[order], np.asarray(uv, np.float32), texture,
             light, eye_position, inverse_depth, colour, alpha, distance, labels, is_hair,
         )  # fmt: skip
-    return HeadPicture(*_downsample(colour, alpha, distance, labels))
+    return _Drawing(face_id, barycentric, colour, alpha, distance, labels)
 
 
 @dataclass(frozen=True)
@@ -144,12 +219,11 @@ class _Mesh:
 
 
 def _light_table(head: Head) -> Array:
-    """[4, 3]: key direction, key colour, ambient colour, rim colour; linear light."""
-    light = head.light
-    cos_e = math.cos(light.elevation)
-    direction = (cos_e * math.sin(light.azimuth), math.sin(light.elevation), cos_e * math.cos(light.azimuth))
-    tint = np.array([1 + 0.12 * light.warmth, 1.0, 1 - 0.15 * light.warmth])
-    return np.array([direction, light.key * tint, [light.ambient] * 3, light.rim * (2 - tint)], np.float32)
+    """[6, 3]: key direction, key colour, ambient colour, rim colour, fill direction, fill colour; linear light."""
+    light, tint = head.light, head.light.tint()
+    towards, filling = light.directions()
+    rows = [towards, light.key * tint, [light.ambient] * 3, light.rim * (2 - tint), filling, [light.fill] * 3]
+    return np.array(rows, np.float32)
 
 
 def _project(world: Array, cam2world: Array, intrinsics: Array, size: int) -> Array:
@@ -231,7 +305,7 @@ def _bilinear(texture, u, v, channel):
 @numba.njit(cache=True)
 def _shade(
     face_id, barycentric, world, normals, vertices, rest, faces, faces_uv, uv, material, flat, skin, lips, eye_texture,
-    shirt, lip_depth, light, eye_position,
+    mottle, shirt, lip_depth, light, eye_position,
 ):  # fmt: skip
     S = face_id.shape[0]
     colour = np.zeros((S, S, 3), np.float32)
@@ -272,6 +346,12 @@ def _shade(
                     base[k] = _bilinear(skin, tu * 0.5, tv, k)
                 if lips[min(511, int((1 - tv) * 512)), min(1023, int(tu * 512))] > 0.5:
                     label, specular = 2, 0.16
+                # Patches a few centimetres wide: waves through the resting head in three directions.
+                patches = 1.0
+                for k in range(3):
+                    patches += mottle[k] * math.cos(_WAVES[k, 0] * r[0] + _WAVES[k, 1] * r[1] + _WAVES[k, 2] * r[2] + k)
+                for k in range(3):
+                    base[k] *= patches
                 # A round neckline: the shirt starts lower at the throat than at the sides.
                 neckline = -10.2 - 2.6 * math.exp(-((r[0] / 4.5) ** 2)) * (1.0 if r[2] > 0 else 0.3)
                 cloth = min(1.0, max(0.0, (neckline - r[1]) * 3.0))
@@ -294,22 +374,24 @@ def _shade(
                     label = 4
                     occlusion = min(1.0, max(0.04, 1 - (lip_depth - z) / 4.5)) ** 1.3
                     specular = 0.1 * occlusion
-            facing = towards = half = 0.0
+            facing = towards = half = filling = 0.0
             half_length = 0.0
             for k in range(3):
                 view[k] /= reach
                 towards += n[k] * light[0, k]
+                filling += n[k] * light[4, k]
                 facing += n[k] * view[k]
                 half_length += (view[k] + light[0, k]) ** 2
             for k in range(3):
                 half += n[k] * (view[k] + light[0, k])
             half = max(0.0, half / (math.sqrt(half_length) + 1e-12))
             diffuse = max(0.0, (towards + 0.15) / 1.15)
+            filled = max(0.0, (filling + 0.15) / 1.15)
             sky = 0.75 + 0.25 * n[1]
             edge = (1 - max(0.0, facing)) ** 3
             shine = specular * half**exponent if towards > 0 else 0.0
             for k in range(3):
-                lit = light[1, k] * diffuse + light[2, k] * sky + light[3, k] * edge
+                lit = light[1, k] * diffuse + light[2, k] * sky + light[3, k] * edge + light[5, k] * filled
                 colour[y, x, k] = occlusion * (base[k] * lit + shine * light[1, k])
             alpha[y, x] = 1.0
             distance[y, x] = reach
@@ -357,9 +439,10 @@ def _blend_cards(screen, world, faces, uv, texture, light, eye_position, nearest
                 radius = math.sqrt(rx * rx + ry * ry + rz * rz) + 1e-9
                 towards = (rx * light[0, 0] + ry * light[0, 1] + rz * light[0, 2]) / radius
                 diffuse = max(0.0, (towards + 0.4) / 1.4)
+                filled = max(0.0, ((rx * light[4, 0] + ry * light[4, 1] + rz * light[4, 2]) / radius + 0.4) / 1.4)
                 sky = 0.75 + 0.25 * ry / radius
                 for k in range(3):
-                    lit = light[1, k] * diffuse + light[2, k] * sky
+                    lit = light[1, k] * diffuse + light[2, k] * sky + light[5, k] * filled
                     colour[y, x, k] += cover * (_bilinear(texture, tu, tv, k) * lit - colour[y, x, k])
                 dx, dy, dz = x3 - eye_position[0], y3 - eye_position[1], z3 - eye_position[2]
                 if is_hair and cover > 0.5:
@@ -376,12 +459,6 @@ def _downsample(colour, alpha, distance, labels):
     cover = np.zeros((size, size), np.uint8)
     depth = np.full((size, size), np.inf, np.float32)
     part = np.zeros((size, size), np.uint8)
-    return _downsample_into(colour, alpha, distance, labels, rgb, cover, depth, part)
-
-
-@numba.njit(cache=True)
-def _downsample_into(colour, alpha, distance, labels, rgb, cover, depth, part):
-    size = rgb.shape[0]
     for y in range(size):
         for x in range(size):
             a = total = hits = 0.0
@@ -409,7 +486,32 @@ def _downsample_into(colour, alpha, distance, labels, rgb, cover, depth, part):
     return rgb, cover, depth, part
 
 
-def landmarks68(head: Head, pack: HeadPack, cam2world: Array, intrinsics: Array) -> Array:
-    """[68, 2] Multi-PIE points in normalised image coordinates (0..1), whether visible or not."""
-    points = to_world(head.vertices[pack.lm68])
+def landmarks68(head: Head, pack: HeadPack) -> Array:
+    """[68, 3] Multi-PIE points in scene units, whether visible or not."""
+    return to_world(head.vertices[pack.lm68])
+
+
+def project(points: Array, cam2world: Array, intrinsics: Array) -> Array:
+    """World points [P, 3] to normalised image coordinates [P, 2] (0..1 inside the picture)."""
     return _project(points, cam2world, intrinsics, 1)[:, :2]
+
+
+def draw_background(rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
+    """A random background [size, size, 3] sRGB: one colour, a gradient, or 1/f noise in one to three colours."""
+    kind = rng.integers(3)
+    a, b = rng.uniform(0.05, 0.95, (2, 3))
+    if kind == 0:
+        mix = np.zeros((size, size, 1))
+    elif kind == 1:
+        angle = rng.uniform(0, 2 * math.pi)
+        y, x = np.mgrid[0:size, 0:size] / size - 0.5
+        mix = (0.5 + (x * math.cos(angle) + y * math.sin(angle)) / math.sqrt(2))[..., None]
+    else:
+        channels = int(rng.choice([1, 3]))
+        frequencies = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None]) * size
+        spectrum = np.fft.rfft2(rng.standard_normal((channels, size, size))) / np.maximum(frequencies, 1.0) ** rng.uniform(
+            1.0, 2.0
+        )
+        noise = np.fft.irfft2(spectrum, (size, size)).transpose(1, 2, 0)
+        mix = 0.5 + 0.25 * (noise - noise.mean((0, 1))) / (noise.std((0, 1)) + 1e-9)
+    return (np.clip(a + mix * (b - a), 0, 1) * 255 + 0.5).astype(np.uint8)

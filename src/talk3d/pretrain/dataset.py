@@ -9,7 +9,10 @@ Letters: N heads per shard, K views per head, S image size, R size of the depth 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,7 +57,7 @@ class Batch:
 
 def render_shard(root: Path, number: int, pack: HeadPack, orbit: Orbit) -> Path:
     """Render shard `number` into `root` unless it is already there; returns its folder."""
-    from ..heads.model import LATENT_SIZE, parameters_from_latent
+    from ..heads.latent import LATENT_SIZE, parameters_from_latent
     from ..heads.raster import render_head
 
     final = root / f"shard-{number:05d}"
@@ -89,6 +92,53 @@ def render_shard(root: Path, number: int, pack: HeadPack, orbit: Orbit) -> Path:
     return final
 
 
+class ShardWriters:
+    """Processes that draw shards while another trains; a context that ends them.
+
+    They take the numbers in turns, in ascending order, and leave out what is there already.
+
+    Args:
+        root: folder of shards.
+        numbers: which shards.
+        pack: the head pack.
+        orbit: the camera.
+        processes: how many; none if another process of the run does it.
+    """
+
+    def __init__(self, root: Path, numbers: range, pack: HeadPack, orbit: Orbit, processes: int):
+        # Forking a process that has used threads may hang it, so these start afresh.
+        context = multiprocessing.get_context("spawn")
+        arguments = [(root, numbers[start::processes], pack.root, orbit, os.getpid()) for start in range(processes)]
+        self._processes = [context.Process(target=_draw_shards, args=a, daemon=True) for a in arguments]
+
+    def at_work(self) -> bool:
+        """Whether any of them still draws, or may have drawn something since the last look."""
+        return any(process.is_alive() for process in self._processes)
+
+    def __enter__(self) -> ShardWriters:
+        for process in self._processes:
+            process.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.terminate()
+            process.join()
+
+
+def _draw_shards(root: Path, numbers: Sequence[int], pack_at: Path, orbit: Orbit, parent: int) -> None:
+    from ..heads.model import HeadPack
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to everyone; the trainer ends this one in order
+    pack = HeadPack(pack_at)
+    for number in numbers:
+        if os.getppid() != parent:  # the trainer was killed
+            return
+        render_shard(root, number, pack, orbit)
+
+
 class HeadShards:
     """Random access to the heads rendered so far; new shards are noticed when `refresh` is called.
 
@@ -99,7 +149,7 @@ class HeadShards:
     """
 
     def __init__(self, root: Path, pack: HeadPack, held_out: bool = False):
-        from ..heads.model import HeadEmbedding
+        from ..heads.latent import HeadEmbedding
 
         self.root, self.held_out = root, held_out
         self._pack, self._embed = pack, HeadEmbedding(pack)
@@ -107,11 +157,18 @@ class HeadShards:
         self._known: set[str] = set()
         self.refresh()
 
-    def refresh(self) -> None:
-        from ..heads.model import parameters_from_latent
+    @property
+    def heads_per_shard(self) -> int:
+        return HEADS_PER_SHARD
+
+    def refresh(self, below: int | None = None) -> None:
+        """Take note of new shards, of those with numbers below `below` if that is given."""
+        from ..heads.latent import parameters_from_latent
 
         for folder in sorted(self.root.glob("shard-*")):
             number = int(folder.name.removeprefix("shard-"))
+            if below is not None and number >= below:
+                break
             if folder.name not in self._known and (number < HELD_OUT_SHARDS) == self.held_out:
                 self._known.add(folder.name)
                 shard = {p.stem: np.load(p, mmap_mode="r") for p in folder.glob("*.npy")}
@@ -134,11 +191,10 @@ class HeadShards:
         latents, yaw, pitch, images, depth = (torch.from_numpy(np.stack(rows)) for rows in parts.values())
         return Batch(latents, yaw, pitch, images, depth.float())
 
-    def random(self, rng: np.random.Generator, heads: int, views: int) -> Batch:
-        """A random batch; `views` different views of each of `heads` heads."""
+    def choose(self, rng: np.random.Generator, heads: int, views: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Random heads [heads], and `views` different views of each [heads, views], for `get`."""
         indices = rng.integers(0, len(self), heads)
-        chosen = np.stack([rng.permutation(VIEWS_PER_HEAD)[:views] for _ in range(heads)])
-        return self.get(indices, chosen)
+        return indices, np.stack([rng.permutation(VIEWS_PER_HEAD)[:views] for _ in range(heads)])
 
     def __iter__(self) -> Iterator[Batch]:
         """Every head once, all its views, one by one."""

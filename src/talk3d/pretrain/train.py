@@ -8,8 +8,8 @@ Letters: B heads, K views, N = B K pictures, P side of the ray patch, S side of 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable
@@ -21,15 +21,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..artifacts import load_state, optimizer_tensors, restore_optimizer, save_state
-from ..errors import CheckpointError, ConfigError
-from ..heads.model import HeadEmbedding, HeadPack
+from ..artifacts import load_state
+from ..errors import ConfigError
+from ..heads.latent import HeadEmbedding
+from ..heads.model import HeadPack
 from ..prior.generator import MINI, Generator, Profile, composite, save_prior
 from ..prior.patch import Windows, picture_losses, render_patch
 from .canonical import measure_canonical
-from .dataset import HELD_OUT_SHARDS, Batch, HeadShards, gallery, render_shard, save_png
+from .dataset import HELD_OUT_SHARDS, Batch, HeadShards, ShardWriters, gallery, save_png
+from .run import STATE, Run, Workers, finish_gradients, follow
 
-STATE = "training.safetensors"
+FIRST_SHARDS = 4
+"""Of heads to train on, before the first step."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,17 @@ class PretrainConfig:
     """Half-life of the averaged weights, in steps; shorter near the start."""
     bfloat16: bool = True
     """Convolutions in bfloat16; rendering stays in single precision."""
+    shards: int | None = None
+    """Shards that are being rendered while training runs, the held-out ones included; None: what is there is all.
+
+    Training begins with the first few and is given one more every `steps_per_shard`; it waits for a late one, so that a run
+    depends on its seed alone, however fast the heads are drawn.
+    """
+    steps_per_shard: int = 20
     seed: int = 0
     save_every: int = 100
     sample_every: int = 500
+    tensorboard: bool = False
 
 
 def train_prior(
@@ -65,6 +76,9 @@ def train_prior(
     profile: Profile,
     config: PretrainConfig,
     progress: Callable[[int, int, str], None],
+    workers: Workers | None = None,
+    start: Generator | None = None,
+    writers: ShardWriters | None = None,
 ) -> Generator:
     """Train, or continue an interrupted run, and return the averaged generator.
 
@@ -74,60 +88,56 @@ def train_prior(
         run: folder for the training state, `log.jsonl` and sample sheets.
         profile: sizes of the generator.
         progress: called with (step, steps, one line of numbers).
+        workers: the processes that train together; None for this one alone.
+        start: weights to start from instead of fresh ones.
+        writers: who draws the shards that are not there yet.
 
     Raises:
-        ConfigError: there are no shards.
+        ConfigError: there are no shards, nobody draws them any more, or a batch that the processes cannot share.
         CheckpointError: the state in `run` belongs to other settings.
     """
+    workers = workers or Workers()
     data, held_out = HeadShards(shards, pack), HeadShards(shards, pack, held_out=True)
-    if not len(data):
+    if config.shards is None and not len(data):
         raise ConfigError(f"No rendered heads in `{shards}`: render some first.")
-    run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    generator = _fresh(profile)
-    average = Generator(profile).eval().requires_grad_(False)
-    average.load_state_dict(generator.state_dict())
+    generator = (start or _fresh(profile)).to(workers.device).train().requires_grad_(True)
+    average = copy.deepcopy(generator).eval().requires_grad_(False)
     mapping = list(generator.backbone.mapping.parameters())
     others = [*generator.backbone.synthesis.parameters(), *generator.decoder.parameters()]
     others += generator.superresolution.parameters()
     optimizer = torch.optim.Adam([{"params": others}, {"params": mapping}], betas=(0.9, 0.99))
-    start = _resume(run, generator, average, optimizer, config)
-
-    for step in range(start, config.steps):
+    modules = {"generator": generator, "average": average}
+    record = Run(run, config, modules, {"optimizer": optimizer}, workers, config.tensorboard)
+    for step in range(record.resume(), config.steps):
         began = time.monotonic()
-        if step % 50 == 0:
-            data.refresh()
+        _wait_for_heads(data, step, config, writers, workers.rank == 0)
         rate = config.learning_rate * _schedule(step, config.steps)
         for group, factor in zip(optimizer.param_groups, (1.0, config.mapping_rate), strict=True):
             group["lr"] = rate * factor
         rng = np.random.default_rng([config.seed, step])
-        batch = data.random(rng, config.heads, config.views)
-        terms = _losses(generator, batch, config, rng, superres=step >= config.superres_from * config.steps)
+        terms = _losses(generator, data, config, rng, workers, superres=step >= config.superres_from * config.steps)
         total = torch.stack(list(terms.values())).sum()
         optimizer.zero_grad(set_to_none=True)
         total.backward()
-        for parameter in generator.parameters():
-            if parameter.grad is not None:
-                # One bad ray must not end a run of hours (method: NaN to 0, infinities to 1e5).
-                torch.nan_to_num(parameter.grad, nan=0.0, posinf=1e5, neginf=-1e5, out=parameter.grad)
+        finish_gradients(generator.parameters(), workers)
         optimizer.step()
-        _average(average, generator, step, config)
+        follow(average, generator, 0.5 ** (1 / min(config.ema_steps, max(1.0, 0.05 * step))))
 
         done = step + 1
-        entry = {name: round(float(value.detach()), 5) for name, value in terms.items()}
-        entry |= {"step": done, "seconds": round(time.monotonic() - began, 3), "heads": len(data)}
-        if done % config.sample_every == 0 or done == config.steps:
+        losses = torch.stack([value.detach() for value in terms.values()])
+        workers.mean([losses])
+        entry = {name: round(float(value), 5) for name, value in zip(terms, losses, strict=True)}
+        text = " ".join(f"{name} {value:.3f}" for name, value in entry.items())
+        entry |= {"seconds": round(time.monotonic() - began, 3), "heads": len(data)}
+        if workers.rank == 0 and (done % config.sample_every == 0 or done == config.steps):
             scores = evaluate_heads(average, held_out, heads=16)
             entry |= {name: round(value, 3) for name, value in scores.items()}
             save_png(run / "samples.png", sample_sheet(average, held_out))
-        with (run / "log.jsonl").open("a") as log:
-            log.write(json.dumps(entry) + "\n")
+        record.log(done, entry)
         if done % config.save_every == 0 or done == config.steps:
-            tensors = {f"generator.{k}": v for k, v in generator.state_dict().items()}
-            tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
-            tensors |= optimizer_tensors(optimizer, "optimizer")
-            save_state(run / STATE, tensors, {"step": done, "config": dataclasses.asdict(config)})
-        progress(done, config.steps, " ".join(f"{name} {value:.3f}" for name, value in terms.items()))
+            record.save(done)
+        progress(done, config.steps, text)
     return average
 
 
@@ -139,6 +149,7 @@ def make_prior(
     config: PretrainConfig,
     progress: Callable[[str, float], None],
     overwrite: bool,
+    renderers: int = 1,
 ) -> None:
     """The story of `talk3d prior train`: render heads, train on them, measure canonical landmarks, write the Prior.
 
@@ -150,20 +161,32 @@ def make_prior(
         config: settings of the training.
         progress: called with (stage, part done 0..1).
         overwrite: replace an existing Prior.
+        renderers: processes that draw heads while this one trains.
 
     Raises:
         ConfigError: too few shards to train on.
     """
-    if shards <= HELD_OUT_SHARDS:
+    if shards < HELD_OUT_SHARDS + FIRST_SHARDS:
         raise ConfigError(
-            f"{shards} shards were asked for, but the first {HELD_OUT_SHARDS} are held out for scoring. Render more of them."
+            f"{shards} shards were asked for, but the first {HELD_OUT_SHARDS} are held out for scoring and training begins "
+            f"with {FIRST_SHARDS}. Ask for more of them."
         )
-    for number in range(shards):
-        render_shard(work / "shards", number, pack, MINI.orbit)
-        progress("rendering heads", (number + 1) / shards)
-    generator = train_prior(
-        pack, work / "shards", work / "run", MINI, config, lambda step, steps, _: progress("training", step / steps)
-    )
+    config = dataclasses.replace(config, shards=shards)
+    with (
+        join() as workers,
+        ShardWriters(work / "shards", range(shards), pack, MINI.orbit, renderers if not workers.rank else 0),
+    ):
+        generator = train_prior(
+            pack,
+            work / "shards",
+            work / "run",
+            MINI,
+            config,
+            lambda step, steps, _: progress("training", step / steps),
+            workers,
+        )
+        if workers.rank:
+            return
     expressions = {name: torch.from_numpy(direction) for name, direction in HeadEmbedding(pack).expressions().items()}
     save_prior(
         output,
@@ -198,28 +221,61 @@ def _fresh(profile: Profile) -> Generator:
     return generator
 
 
+def _wait_for_heads(data: HeadShards, step: int, config: PretrainConfig, writers: ShardWriters | None, first: bool) -> None:
+    """Make sure that the shards which this step may draw from are there, and no others are looked at."""
+    if config.shards is None:
+        if step % 50 == 0:
+            data.refresh()
+        return
+    wanted = min(config.shards, HELD_OUT_SHARDS + FIRST_SHARDS + step // config.steps_per_shard)
+    while len(data) < (wanted - HELD_OUT_SHARDS) * data.heads_per_shard:
+        at_work = writers is not None and writers.at_work()
+        data.refresh(below=wanted)
+        # Only the first process of several draws heads, and torchrun ends all when it fails.
+        if first and not at_work and len(data) < (wanted - HELD_OUT_SHARDS) * data.heads_per_shard:
+            raise ConfigError(
+                f"Training waits for shard {wanted - 1} of rendered heads in `{data.root}`, and no process draws it. "
+                "What ended it stands above; mend that and run the same command again."
+            )
+        time.sleep(0.1)
+
+
 def _losses(
-    generator: Generator, batch: Batch, config: PretrainConfig, rng: np.random.Generator, superres: bool
+    generator: Generator,
+    data: HeadShards,
+    config: PretrainConfig,
+    rng: np.random.Generator,
+    workers: Workers,
+    superres: bool,
 ) -> dict[str, Tensor]:
-    profile = generator.profile
+    profile, device = generator.profile, workers.device
     views = config.views
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
-        ws = generator.map(batch.latents)
+    # Everything random is drawn for the whole batch, so that several processes see together what one would see alone.
+    mine = workers.share(config.heads)
+    heads, seen = data.choose(rng, config.heads, views)
+    count = config.heads * views
+    everywhere = Windows.random(count, profile.neural_resolution, rng)
+    colours = rng.uniform(-1, 1, (config.heads, views, 3))[mine].reshape(-1, 3, 1, 1)
+    track = rng.random() < 0.5
+
+    batch = data.get(heads[mine], seen[mine])
+    pictures = slice(mine.start * views, mine.stop * views)
+    windows = Windows(everywhere.top[pictures], everywhere.left[pictures], everywhere.side, everywhere.size)
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+        ws = generator.map(batch.latents.to(device))
         planes = generator.planes(ws)
-    if rng.random() < 0.5:
+    if track:
         generator.backbone.mapping.track_average(ws.detach().float())
     planes = planes.float().repeat_interleave(views, 0)
     ws = ws.float().repeat_interleave(views, 0)
 
-    images = batch.images.flatten(0, 1).float() / 127.5 - 1  # [N, 4, H, H]
-    windows = Windows.random(len(images), profile.neural_resolution, rng)
-    cameras = profile.orbit.pose(batch.yaw.flatten(), batch.pitch.flatten())
+    images = batch.images.flatten(0, 1).to(device).float() / 127.5 - 1  # [N, 4, H, H]
+    cameras = profile.orbit.pose(batch.yaw.flatten(), batch.pitch.flatten()).to(device)
     patch = render_patch(generator, planes, ws, cameras, windows, rng, superres=superres, bfloat16=config.bfloat16)
     # A new plain background for every picture, so that nothing can hide by floating in front of a known one.
-    colour = torch.from_numpy(rng.uniform(-1, 1, (len(images), 3, 1, 1))).float()
-    background = colour.expand(-1, -1, *images.shape[2:])
+    background = torch.from_numpy(colours).float().to(device).expand(-1, -1, *images.shape[2:])
     terms = picture_losses(patch, images, background, windows, config.structure_weight)
-    true_depth = windows.cut(batch.depth.flatten(0, 1)[:, None])
+    true_depth = windows.cut(batch.depth.flatten(0, 1)[:, None].to(device))
     covered = torch.isfinite(true_depth)
     depth_error = torch.where(covered, patch.depth - torch.where(covered, true_depth, 0.0), 0.0).abs()
     return {name: value.mean() for name, value in terms.items()} | {
@@ -230,32 +286,6 @@ def _losses(
 def _schedule(step: int, steps: int) -> float:
     """Short warm-up, then a cosine to zero."""
     return min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-@torch.no_grad()
-def _average(average: Generator, generator: Generator, step: int, config: PretrainConfig) -> None:
-    decay = 0.5 ** (1 / min(config.ema_steps, max(1.0, 0.05 * step)))
-    for target, source in zip(average.parameters(), generator.parameters(), strict=True):
-        target.lerp_(source, 1 - decay)
-    for kept, current in zip(average.buffers(), generator.buffers(), strict=True):
-        kept.copy_(current)
-
-
-def _resume(
-    run: Path, generator: Generator, average: Generator, optimizer: torch.optim.Optimizer, config: PretrainConfig
-) -> int:
-    if not (run / STATE).exists():
-        return 0
-    tensors, state = load_state(run / STATE)
-    if state["config"] != dataclasses.asdict(config):
-        raise CheckpointError(
-            f"The run in `{run}` was started with other settings ({state['config']}). "
-            "Continue with the same ones, or train into another folder."
-        )
-    for name, module in (("generator.", generator), ("average.", average)):
-        module.load_state_dict({k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)})
-    restore_optimizer(optimizer, tensors, "optimizer")
-    return int(state["step"])
 
 
 @torch.no_grad()

@@ -200,7 +200,7 @@ def _build(kind: type[_Config], fields: dict[str, Any]) -> _Config:
 
 MINI = Profile(
     name="mini",
-    z_dim=143,
+    z_dim=154,
     c_dim=0,
     w_dim=256,
     mapping_layers=3,
@@ -291,11 +291,11 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.density_gain = density_gain
-        self.net = nn.Sequential(
-            EqualizedLinear(channels, hidden, lr_multiplier=lr_multiplier),
-            nn.Softplus(),
-            EqualizedLinear(hidden, 1 + features, lr_multiplier=lr_multiplier),
-        )
+        last = EqualizedLinear(hidden, 1 + features, lr_multiplier=lr_multiplier)
+        self.net = nn.Sequential(EqualizedLinear(channels, hidden, lr_multiplier=lr_multiplier), nn.Softplus(), last)
+        # A gain on random weights may leave space black or empty everywhere, where nothing can be learnt: start with thin fog.
+        with torch.no_grad():
+            last.weight[0] /= density_gain
 
     def forward(
         self, features: Float[Tensor, "batch points channels"]

@@ -1,0 +1,340 @@
+"""How much does a prior know? Unseen heads are inverted from one or five views, and judged from nine against exact truth.
+
+The heads come from fixed seeds and wear only textures that no training head ever wore. Each is inverted and tuned as
+`talk3d personalize` does it. The same is done to a generator with random weights, at the best of three learning rates: what
+remains of the difference at the side is what the prior is worth.
+
+Letters: K views, S side of the pictures, R side of the raw pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ..capture.frames import Views
+from ..errors import ConfigError
+from ..heads.latent import LATENT_SIZE, parameters_from_latent
+from ..heads.model import SCALE, HeadPack
+from ..heads.raster import render_head
+from ..partials import partial_path
+from ..personalize.invert import InvertConfig, invert
+from ..personalize.tune import TuneConfig, tune
+from ..prior.generator import Generator, composite
+from ..prior.patch import Windows, picture_losses, render_patch
+
+Start = Literal["one view", "five views", "random weights"]
+STARTS: tuple[Start, ...] = ("one view", "five views", "random weights")
+
+VIEWS = ((0, 0), (-45, 0), (-30, 0), (-15, 0), (15, 0), (30, 0), (45, 0), (0, -15), (0, 15))
+"""Yaw and pitch of the nine judged views, degrees; the first is the one that is inverted."""
+FIVE = ((0, 0), (-13, -5), (13, 5), (-6, 12), (6, -12))
+"""Five views within 15 degrees; all but the first differ from the judged ones."""
+RANDOM_RATES = (1e-3, 3e-3, 1e-2)
+SEED = 77001
+
+
+@dataclass(frozen=True)
+class PriorBenchConfig:
+    """How many heads are inverted, and with how much effort."""
+
+    one_view: int = 24
+    """Heads inverted from one view."""
+    five_views: int = 8
+    random_weights: int = 8
+    invert: InvertConfig = field(default_factory=lambda: InvertConfig(steps=150))
+    tune: TuneConfig = field(default_factory=lambda: TuneConfig(steps=150))
+
+    def heads(self, start: Start) -> int:
+        """How many heads start so."""
+        return {"one view": self.one_view, "five views": self.five_views, "random weights": self.random_weights}[start]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """One head from K views."""
+
+    yaw: Float[Tensor, " views"]
+    """Radians."""
+    pitch: Float[Tensor, " views"]
+    """Radians."""
+    images: Float[Tensor, "views 4 size size"]
+    """Premultiplied colour and alpha, -1..1."""
+    depth: Float[Tensor, "views 1 raw raw"]
+    """Distance along the ray, scene units, inf where the head does not fill the raw pixel."""
+
+    def inside(self) -> Bool[Tensor, "views 1 size size"]:
+        """Pixels of which the head covers more than half."""
+        return self.images[:, 3:] > 0
+
+
+def unseen_head(number: int, angles: tuple[tuple[int, int], ...], pack: HeadPack, generator: Generator) -> Truth:
+    """Head `number` of the fixed evaluation set, from views (yaw, pitch) in degrees."""
+    profile = generator.profile
+    latent = np.random.default_rng([SEED, number]).standard_normal(LATENT_SIZE).astype(np.float32)
+    head = pack.build(parameters_from_latent(latent, pack, held_out=True))
+    yaw, pitch = torch.tensor(angles).float().deg2rad().T
+    poses, intrinsics = profile.orbit.pose(yaw, pitch).numpy(), profile.orbit.intrinsics().numpy()
+    size, raw = profile.image_resolution, profile.neural_resolution
+    drawn = [render_head(head, pack, pose, intrinsics, size) for pose in poses]
+    pictures = np.stack([np.concatenate([p.rgb, p.alpha[..., None]], 2) for p in drawn])
+    cells = np.stack([p.depth for p in drawn]).reshape(len(drawn), raw, size // raw, raw, size // raw)
+    return Truth(
+        yaw,
+        pitch,
+        torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1,
+        torch.from_numpy(cells.mean((2, 4)))[:, None],
+    )
+
+
+def as_views(truth: Truth, seed: int) -> Views:
+    """What personalisation is given: the pictures over one plain background each."""
+    colours = np.random.default_rng([SEED, seed]).uniform(-1, 1, (len(truth.yaw), 3, 1, 1))
+    background = torch.from_numpy(colours).float().expand(-1, -1, *truth.images.shape[2:])
+    return Views(truth.images, background, torch.ones_like(truth.images[:, 3:]))
+
+
+@torch.no_grad()
+def draw(
+    generator: Generator, ws: Float[Tensor, "one layers w"], truth: Truth
+) -> tuple[Float[Tensor, "views 4 size size"], Float[Tensor, "views 1 raw raw"]]:
+    """The generator's pictures of a head from the views of the truth, and their depth."""
+    profile = generator.profile
+    planes = generator.planes(ws)
+    images, depths = [], []
+    for camera in profile.orbit.pose(truth.yaw, truth.pitch):
+        raw = generator.render(planes, camera[None], profile.orbit.intrinsics()[None], deterministic=True)
+        images.append(generator.superresolve(raw.features, raw.rgb, raw.alpha, ws))
+        depths.append(raw.depth)
+    return torch.cat(images), torch.cat(depths)
+
+
+def psnr_inside(
+    images: Float[Tensor, "views 4 size size"], truth: Float[Tensor, "views 4 size size"]
+) -> Float[Tensor, " views"]:
+    """PSNR in dB over the pixels that the true head covers, both composited over mid grey."""
+    inside = (truth[:, 3:] > 0).float()
+    grey = torch.zeros_like(truth[:, :3])
+    error = (composite(images, grey).clamp(-1, 1) - composite(truth, grey)).square() * inside
+    return 10 * torch.log10(4 / (error.sum((1, 2, 3)) / (3 * inside.sum((1, 2, 3)))))
+
+
+def depth_error(depth: Float[Tensor, "views 1 raw raw"], truth: Float[Tensor, "views 1 raw raw"]) -> Float[Tensor, " views"]:
+    """Mean absolute error of the depth where the head fills the pixel, in centimetres."""
+    known = torch.isfinite(truth)
+    error = torch.where(known, (depth - torch.where(known, truth, 0.0)).abs(), 0.0)
+    return error.sum((1, 2, 3)) / known.sum((1, 2, 3)) / SCALE
+
+
+def personalized(
+    generator: Generator, truth: Truth, config: PriorBenchConfig, number: int, progress: Callable[[float], None]
+) -> tuple[Generator, Float[Tensor, "1 layers w"]]:
+    """Invert the head from the given views, then tune the generator to it."""
+    views, total = as_views(truth, number), config.invert.steps + config.tune.steps
+    found = invert(generator, views, truth.yaw, truth.pitch, config.invert, lambda i, _: progress(i / total))
+    tuned = tune(generator, views, found, config.tune, lambda i, _: progress((config.invert.steps + i) / total))
+    w = found.w + found.offsets.mean(0)
+    return tuned, w.expand(1, generator.profile.num_ws, -1)
+
+
+def from_random_weights(
+    generator: Generator, truth: Truth, config: PriorBenchConfig, rate: float, number: int, progress: Callable[[float], None]
+) -> tuple[Generator, Float[Tensor, "1 layers w"]]:
+    """The same number of steps on the same pictures, but all weights start at random, super-resolution included."""
+    profile, steps = generator.profile, config.invert.steps + config.tune.steps
+    torch.manual_seed(SEED + number)
+    fresh = Generator(profile)
+    ws = fresh.map(torch.randn(1, profile.z_dim), fresh.frontal_label(1)).detach()
+    optimizer = torch.optim.Adam(fresh.parameters(), lr=rate, betas=(0.9, 0.99))
+    views, cameras = as_views(truth, number), profile.orbit.pose(truth.yaw, truth.pitch)
+    for step in range(steps):
+        rng = np.random.default_rng([SEED, number, step])
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1.0, (1 - step / steps) / 0.5)
+        count = len(views)
+        windows = Windows.random(count, profile.neural_resolution, rng)
+        planes = fresh.planes(ws).expand(count, -1, -1, -1, -1)
+        patch = render_patch(fresh, planes, ws.expand(count, -1, -1), cameras, windows, rng)
+        terms = picture_losses(patch, views.target, views.background, windows, config.tune.structure_weight)
+        loss = torch.stack([value.mean() for value in terms.values()]).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        progress((step + 1) / steps)
+    return fresh.eval().requires_grad_(False), ws
+
+
+def bench_prior(
+    generator: Generator,
+    pack: HeadPack,
+    output: Path,
+    config: PriorBenchConfig,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None,
+    progress: Callable[[float, str], None],
+) -> dict[str, dict[str, list[list[float]]]]:
+    """Invert, judge and report; heads that are already judged in `output` are not done again.
+
+    Args:
+        generator: of the prior.
+        pack: the head model.
+        output: folder for `heads/`, `report.json`, `curves.png` and `sheet.png`.
+        config: how many heads, how many steps.
+        perceptual: a perceptual distance of pictures [K, 3, S, S] in -1..1; None leaves that column out.
+        progress: called with (part done 0..1, what is done).
+
+    Returns:
+        {start: {measure: [heads][views]}} with measures `psnr` (dB), `depth` (cm) and perhaps `perceptual`.
+
+    Raises:
+        ConfigError: the prior's pictures carry no alpha, or `output` holds results of another prior or effort.
+    """
+    if not generator.profile.alpha:
+        raise ConfigError("This prior's pictures carry no alpha, so the head cannot be told from the background in them.")
+    output.mkdir(parents=True, exist_ok=True)
+    _same_run(output, generator, config)
+    jobs = [(start, number) for start in STARTS for number in range(config.heads(start))]
+    results: dict[str, dict[str, list[list[float]]]] = {}
+    for done, (start, number) in enumerate(jobs):
+        path = output / "heads" / f"{start.replace(' ', '-')}-{number:03d}.json"
+        if not path.exists():
+
+            def report(part: float, done: int = done, text: str = f"{start}, head {number + 1}") -> None:
+                progress((done + part) / len(jobs), text)
+
+            scores, images = _judge(generator, pack, start, number, config, perceptual, report)
+            path.parent.mkdir(exist_ok=True)
+            if images is not None:
+                cv2.imwrite(str(path.with_suffix(".png")), images[..., ::-1])
+            _write(path, json.dumps(scores))
+        for name, values in json.loads(path.read_text()).items():
+            results.setdefault(start, {}).setdefault(name, []).append(values)
+    _write(output / "report.json", json.dumps({"views": VIEWS, "config": asdict(config), "results": results}, indent=1))
+    cv2.imwrite(str(output / "curves.png"), curves(results)[..., ::-1])
+    pictures = [np.asarray(cv2.imread(str(p))) for p in sorted((output / "heads").glob("one-view-*.png"))[:8]]
+    if pictures:
+        cv2.imwrite(str(output / "sheet.png"), np.concatenate(pictures))
+    return results
+
+
+def table(results: dict[str, dict[str, list[list[float]]]]) -> str:
+    """The results as text: for each start and measure the mean over heads at each view."""
+    names = [f"{yaw:+d},{pitch:+d}" for yaw, pitch in VIEWS]
+    lines = [f"{'':16}{'':12}{'heads':>6}" + "".join(f"{name:>9}" for name in names)]
+    for start, measures in results.items():
+        for name, values in measures.items():
+            mean = np.mean(values, 0)
+            digits = 1 if name == "psnr" else 2 if name == "depth" else 3
+            lines.append(f"{start:16}{name:12}{len(values):6}" + "".join(f"{value:9.{digits}f}" for value in mean))
+    return "\n".join(lines)
+
+
+def curves(results: dict[str, dict[str, list[list[float]]]]) -> np.ndarray:
+    """PSNR against yaw as an [H, W, 3] uint8 picture: the mean over heads, and a band from the worst to the best quarter."""
+    width, height, left, bottom, low, high = 720, 420, 60, 50, 8.0, 32.0
+    image = np.full((height, width, 3), 255, np.uint8)
+    yaws = sorted((yaw, index) for index, (yaw, pitch) in enumerate(VIEWS) if pitch == 0)
+
+    def place(yaw: float, value: float) -> tuple[int, int]:
+        x = left + (yaw + 45) / 90 * (width - left - 30)
+        y = height - bottom - (min(max(value, low), high) - low) / (high - low) * (height - bottom - 40)
+        return round(x), round(y)
+
+    def write(text: str, at: tuple[int, int], colour: tuple[int, int, int] = (60, 60, 60)) -> None:
+        cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
+
+    for value in range(int(low), int(high) + 1, 4):
+        cv2.line(image, place(-45, value), place(45, value), (225, 225, 225))
+        write(str(value), (28, place(0, value)[1] + 4))
+    for yaw, _ in yaws:
+        write(f"{yaw:+d}", (place(yaw, 0)[0] - 14, height - bottom + 20))
+    write("PSNR inside the head (dB) against yaw (degrees)", (left, height - 10))
+    for (start, measures), colour, row in zip(
+        results.items(), ((30, 90, 200), (20, 140, 60), (200, 60, 40)), range(3), strict=False
+    ):
+        values = np.array(measures["psnr"])
+        quarters = np.quantile(values, [0.25, 0.75], axis=0)
+        band = [place(yaw, quarters[0, i]) for yaw, i in yaws] + [place(yaw, quarters[1, i]) for yaw, i in reversed(yaws)]
+        shade = image.copy()
+        cv2.fillPoly(shade, [np.array(band)], colour)
+        image[:] = cv2.addWeighted(shade, 0.15, image, 0.85, 0)
+        points = np.array([place(yaw, values.mean(0)[i]) for yaw, i in yaws])
+        cv2.polylines(image, [points], False, colour, 2, cv2.LINE_AA)
+        write(f"{start} ({len(values)} heads)", (left + 10 + 210 * row, 22), colour)
+    return image
+
+
+def _judge(
+    generator: Generator,
+    pack: HeadPack,
+    start: Start,
+    number: int,
+    config: PriorBenchConfig,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None,
+    progress: Callable[[float], None],
+) -> tuple[dict[str, list[float]], np.ndarray | None]:
+    """Scores of one head from one start and, if the prior drew it, its pictures below the true ones."""
+    truth = unseen_head(number, VIEWS, pack, generator)
+    given = unseen_head(number, FIVE if start == "five views" else VIEWS[:1], pack, generator)
+    if start == "random weights":
+        sides = [index for index, (yaw, _) in enumerate(VIEWS) if abs(yaw) == 45]
+        tries = []
+        for index, rate in enumerate(RANDOM_RATES):
+            found = from_random_weights(
+                generator, given, config, rate, number, lambda part, index=index: progress((index + part) / len(RANDOM_RATES))
+            )
+            scores, _ = _score(*found, truth, perceptual)
+            tries.append((np.mean([scores["psnr"][side] for side in sides]), scores))
+        return max(tries, key=lambda one: one[0])[1], None
+    scores, images = _score(*personalized(generator, given, config, number, progress), truth, perceptual)
+    grey = torch.full_like(truth.images[:, :3], 0.2)
+    rows = [composite(pictures, grey).clamp(-1, 1) for pictures in (truth.images, images)]
+    both = torch.cat([torch.cat(list(row), 2) for row in rows], 1)[:, ::2, ::2]
+    return scores, ((both + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+
+
+def _score(
+    generator: Generator,
+    ws: Tensor,
+    truth: Truth,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None,
+) -> tuple[dict[str, list[float]], Tensor]:
+    images, depth = draw(generator, ws, truth)
+    scores = {
+        "psnr": psnr_inside(images, truth.images).tolist(),
+        "depth": depth_error(depth, truth.depth).tolist(),
+    }
+    if perceptual is not None:
+        grey = torch.zeros_like(truth.images[:, :3])
+        pair = composite(images, grey).clamp(-1, 1), composite(truth.images, grey)
+        with torch.no_grad():
+            scores["perceptual"] = perceptual(*pair).tolist()
+    return {name: [round(value, 4) for value in values] for name, values in scores.items()}, images
+
+
+def _same_run(output: Path, generator: Generator, config: PriorBenchConfig) -> None:
+    """Results of another prior or another effort must not be mixed in; the number of heads may grow."""
+    weights = math.fsum(float(p.double().abs().sum()) for p in generator.parameters())
+    key = json.dumps({"weights": weights, "invert": asdict(config.invert), "tune": asdict(config.tune)})
+    path = output / "run.json"
+    if path.exists() and path.read_text() != key:
+        raise ConfigError(
+            f"`{output}` holds results of another prior or of other settings. Write into another folder, or remove that one."
+        )
+    _write(path, key)
+
+
+def _write(path: Path, text: str) -> None:
+    partial = partial_path(path)
+    partial.write_text(text)
+    os.replace(partial, path)
