@@ -43,6 +43,9 @@ def main() -> None:
                 "demo": demo,
                 "heads sheet": heads_sheet,
                 "prior train": prior_train,
+                "prior sample": prior_sample,
+                "prior inspect": prior_inspect,
+                "prior evaluate": prior_evaluate,
             },
             prog="talk3d",
             args=words,
@@ -284,29 +287,125 @@ def heads_sheet(output: Output, heads: Path | None = None, count: int = 48, seed
 def prior_train(
     output: Output,
     heads: Path | None = None,
+    images: Path | None = None,
+    start: Path | None = None,
+    preset: Literal["mini", "eg3d"] = "mini",
     work: Path = Path("out/prior"),
     shards: int = 90,
     steps: int = 6000,
+    adversarial_steps: int | None = None,
+    mirror: bool = True,
+    renderers: int = 1,
+    tensorboard: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Train a prior on rendered synthetic heads. Interrupted? Run the same command again; it continues.
+    """Train a prior on rendered synthetic heads, or on a data set of pictures. Interrupted? Run the same command again.
+
+    On heads, a supervised phase learns them from their parameters; an adversarial phase may follow. On pictures with
+    cameras (EG3D's dataset.json layout) there is the adversarial phase alone. `torchrun` starts several processes.
 
     Args:
         output: folder of the Prior.
-        heads: the head pack; default is the environment variable TALK3D_HEADS.
+        heads: the head model; default is the environment variable TALK3D_HEADS.
+        images: a folder or ZIP in EG3D's layout, to train on instead of heads.
+        start: a Prior to start from instead of random weights.
+        preset: sizes of the network for pictures: mini (256 pixels) or eg3d (512 pixels).
         work: folder for rendered heads and the training state.
         shards: how many shards of 64 heads to render.
-        steps: training steps.
+        steps: steps of the supervised phase.
+        adversarial_steps: steps of the adversarial phase; default is none on heads and 20,000 on pictures.
+        mirror: also use the mirror image of each picture.
+        renderers: processes that draw heads while this one trains.
+        tensorboard: also write event files for TensorBoard.
         overwrite: replace an existing Prior.
     """
     from .heads.model import HeadPack
     from .partials import refuse_existing
-    from .pretrain import train as pretrain
+    from .pretrain import make
+    from .pretrain.adversarial import AdversarialConfig
+    from .pretrain.labelled import LabelledDataset
+    from .pretrain.train import PretrainConfig
+    from .prior.generator import load_prior
 
     refuse_existing(output, overwrite)
-    pack = HeadPack(heads)
+    begin = load_prior(start).generator if start else None
     with _bar("Training the prior") as report:
-        pretrain.make_prior(pack, output, work, shards, pretrain.PretrainConfig(steps=steps), report, overwrite)
+        if images:
+            adversarial = AdversarialConfig(steps=adversarial_steps or 20_000, tensorboard=tensorboard)
+            make.from_images(LabelledDataset(images, mirror), output, work, preset, begin, adversarial, report, overwrite)
+        else:
+            config = PretrainConfig(steps=steps, shards=shards, tensorboard=tensorboard)
+            adversarial = AdversarialConfig(steps=adversarial_steps or 0, tensorboard=tensorboard)
+            make.from_heads(HeadPack(heads), output, work, begin, config, adversarial, report, overwrite, renderers)
+
+
+def prior_sample(
+    prior: Annotated[Positional[Path], arg(metavar="PRIOR")] = Path("shipped"),
+    /,
+    output: Output = Path("out/samples"),
+    count: int = 64,
+    seed: int = 0,
+    truncation: float = 1.0,
+    overwrite: bool = False,
+) -> None:
+    """Draw people who do not exist: a sheet, and a film that turns around them and changes one into the next.
+
+    Args:
+        prior: folder of a Prior; default is the shipped one.
+        output: folder for samples.png and samples.mp4.
+        count: people on the sheet.
+        seed: another seed draws others.
+        truncation: 1 for full variety, 0 for the average person only.
+        overwrite: replace existing files.
+    """
+    from .prior.generator import load_prior
+    from .prior.show import sample
+
+    with _bar("Sampling") as report:
+        sample(load_prior(_prior_at(prior)), output, count, seed, truncation, overwrite, report)
+    print(f"{output / 'samples.png'}, {output / 'samples.mp4'}")
+
+
+def prior_inspect(prior: Annotated[Positional[Path], arg(metavar="PRIOR")] = Path("shipped"), /) -> None:
+    """Say what a prior is: sizes, conventions, cost of a picture, licence.
+
+    Args:
+        prior: folder of a Prior; default is the shipped one.
+    """
+    from .prior.generator import load_prior
+    from .prior.show import describe
+
+    print(describe(load_prior(_prior_at(prior))))
+
+
+def prior_evaluate(
+    prior: Annotated[Positional[Path], arg(metavar="PRIOR")] = Path("shipped"),
+    /,
+    output: Output = Path("out/prior-report"),
+    heads: Path | None = None,
+    count: int = 24,
+) -> None:
+    """Invert unseen synthetic heads and judge nine views against exact truth, beside random weights. Resumes if interrupted.
+
+    Args:
+        prior: folder of a Prior; default is the shipped one.
+        output: folder of the report: table, curves, pictures.
+        heads: the head model; default is the environment variable TALK3D_HEADS.
+        count: heads inverted from one view; a third of them also from five views, and from random weights.
+    """
+    from .bench import prior as bench
+    from .heads.model import HeadPack
+    from .prior.generator import load_prior
+
+    config = bench.PriorBenchConfig(one_view=count, five_views=-(-count // 3), random_weights=-(-count // 3))
+    with _bar("Evaluating the prior") as report:
+        results = bench.bench_prior(load_prior(_prior_at(prior)).generator, HeadPack(heads), output, config, None, report)
+    print(bench.table(results))
+    print(f"{output / 'curves.png'}, {output / 'sheet.png'}")
+
+
+def _prior_at(path: Path) -> Path:
+    return shipped("prior") if path == Path("shipped") else path
 
 
 def shipped(name: str) -> Path:

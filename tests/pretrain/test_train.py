@@ -16,7 +16,7 @@ from talk3d.pretrain import run as runs
 from talk3d.pretrain import train
 from talk3d.pretrain.dataset import HELD_OUT_SHARDS, ShardWriters, render_shard
 from talk3d.pretrain.run import STATE, Workers
-from talk3d.pretrain.train import PretrainConfig, load_average, make_prior, train_prior
+from talk3d.pretrain.train import PretrainConfig, load_average, train_prior
 from talk3d.prior.generator import Generator, Profile
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -128,15 +128,9 @@ def test_no_heads_is_an_error_that_says_so(pack: HeadPack, profile: Profile, tmp
         train_prior(pack, tmp_path, tmp_path / "run", profile, CONFIG, ignore)
 
 
-def test_too_few_shards_are_refused_before_any_is_rendered(pack: HeadPack, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="held out for scoring"):
-        make_prior(pack, tmp_path / "prior", tmp_path / "work", 2, PretrainConfig(), lambda *_: None, False)
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("seed", [0, 1])
 def test_it_learns(shards: Path, pack: HeadPack, profile: Profile, tmp_path: Path, seed: int) -> None:
-    config = settings(steps=80, heads=4, superres_from=0.5, save_every=1000, bfloat16=False, seed=seed)
+    config = settings(steps=160, heads=4, superres_from=0.5, save_every=1000, bfloat16=False, seed=seed)
     average = train_prior(pack, shards, tmp_path, profile, config, ignore)
     raw = [entry["raw"] for entry in log(tmp_path)]
     assert np.mean(raw[-10:]) < 0.85 * np.mean(raw[:10])

@@ -245,7 +245,7 @@ def curves(results: dict[str, dict[str, list[list[float]]]]) -> np.ndarray:
     image = np.full((height, width, 3), 255, np.uint8)
     yaws = sorted((yaw, index) for index, (yaw, pitch) in enumerate(VIEWS) if pitch == 0)
 
-    def place(yaw: float, value: float) -> tuple[int, int]:
+    def place(yaw: float | int, value: float | int) -> tuple[int, int]:
         x = left + (yaw + 45) / 90 * (width - left - 30)
         y = height - bottom - (min(max(value, low), high) - low) / (high - low) * (height - bottom - 40)
         return round(x), round(y)

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -91,14 +90,6 @@ class Reals:
     """The same with alpha, without background."""
 
 
-class RealSource(Protocol):
-    """Where real pictures come from."""
-
-    def draw(self, rng: np.random.Generator, count: int, mine: slice) -> Reals:
-        """`count` random pictures, of which this process wants `mine`."""
-        ...
-
-
 @dataclass(frozen=True)
 class LabelledSource:
     """Pictures of a data set; the prior draws its own background."""
@@ -106,6 +97,7 @@ class LabelledSource:
     dataset: LabelledDataset
 
     def draw(self, rng: np.random.Generator, count: int, mine: slice) -> Reals:
+        """`count` random pictures, of which this process wants `mine`."""
         pictures = self.dataset.get(rng.integers(0, len(self.dataset), count)[mine])
         return Reals(pictures.images, pictures.labels, None, None, None)
 
@@ -119,6 +111,7 @@ class HeadSource:
     """For its camera."""
 
     def draw(self, rng: np.random.Generator, count: int, mine: slice) -> Reals:
+        """`count` random heads, of which this process wants `mine`."""
         colours = torch.from_numpy(rng.uniform(-1, 1, (count, 3, 1, 1))).float()[mine]
         indices, views = self.shards.choose(rng, count, 1)
         batch = self.shards.get(indices[mine], views[mine])
@@ -128,6 +121,9 @@ class HeadSource:
         images = composite(straight, colours.expand(-1, -1, *straight.shape[2:]))
         labels = camera_label(cameras, orbit.intrinsics().expand(len(cameras), 3, 3))
         return Reals(images, labels, colours, batch.latents, straight)
+
+
+RealSource = LabelledSource | HeadSource
 
 
 @dataclass(frozen=True)
@@ -209,7 +205,7 @@ def _generator_losses(nets: _Networks, reals: Reals, latents: Tensor, step: int,
     # Where the truth of a latent is known, fakes are drawn from such latents half of the time, and held to it.
     latents = reals.latents if reals.latents is not None and rng.random() < 0.5 else latents
     nets.discriminator.requires_grad_(False)
-    image, raw, ws = _fakes(nets, latents, reals, step, rng)
+    image, raw, ws = _fakes(nets.generator, config, latents, reals, step, rng)
     terms = {"fooling": F.softplus(-nets.discriminator(_blurred(image, config, step), raw, reals.labels)).mean()}
     if latents is reals.latents and config.anchor_weight > 0:
         terms["anchor"] = config.anchor_weight * _anchor(nets, ws, reals, rng)
@@ -227,7 +223,7 @@ def _discriminator_losses(
     """Accumulates the discriminator's gradients; returns its losses."""
     config, discriminator = nets.config, nets.discriminator
     with torch.no_grad():
-        image, raw, ws = _fakes(nets, latents, reals, step, rng)
+        image, raw, ws = _fakes(nets.generator, config, latents, reals, step, rng)
         nets.generator.backbone.mapping.track_average(ws)
     fake = F.softplus(discriminator(_blurred(image, config, step), raw, reals.labels)).mean()
     penalised = step % config.r1_every == 0
@@ -250,19 +246,19 @@ def _discriminator_losses(
 
 
 def _fakes(
-    nets: _Networks, latents: Tensor, reals: Reals, step: int, rng: np.random.Generator
+    generator: Generator, config: AdversarialConfig, latents: Tensor, reals: Reals, step: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Finished and raw pictures [B, 3, *, *] of latents from the reals' cameras, over their backgrounds, and styles."""
-    generator = nets.generator
-    jitter = torch.Generator(nets.device).manual_seed(int(rng.integers(2**62)))
-    with torch.autocast(nets.device.type, torch.bfloat16, enabled=nets.config.bfloat16):
-        ws = generator.map(latents, _conditioning(nets, reals.labels, step, rng))
+    device = reals.images.device
+    jitter = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+        ws = generator.map(latents, _conditioning(generator, config, reals.labels, step, rng))
         planes = generator.planes(ws)
     ws, planes = ws.float(), planes.float()
     cameras, intrinsics = camera_from_label(reals.labels)
-    resolution = _raw_resolution(generator, nets.config, step)
+    resolution = _raw_resolution(generator, config, step)
     seen = generator.render(planes, cameras, intrinsics, resolution, deterministic=False, generator=jitter)
-    with torch.autocast(nets.device.type, torch.bfloat16, enabled=nets.config.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
         image = generator.superresolve(seen.features, seen.rgb, seen.alpha, ws)
     image, raw = image.float(), seen.rgb
     if generator.profile.alpha:
@@ -273,11 +269,12 @@ def _fakes(
     return image, raw, ws
 
 
-def _conditioning(nets: _Networks, labels: Tensor, step: int, rng: np.random.Generator) -> Tensor | None:
+def _conditioning(
+    generator: Generator, config: AdversarialConfig, labels: Tensor, step: int, rng: np.random.Generator
+) -> Tensor | None:
     """The camera the mapping is told: sometimes a neighbour's, so that the face does not learn to turn with the camera."""
-    if nets.generator.profile.c_dim == 0:
+    if generator.profile.c_dim == 0:
         return None
-    config = nets.config
     probability = 1 + (config.swap_end - 1) * _faded(step, config.swap_fade * config.steps)
     swapped = torch.from_numpy(rng.random((len(labels), 1)) < probability).to(labels.device)
     return torch.where(swapped, labels.roll(1, 0), labels)
@@ -290,7 +287,7 @@ def _density_difference(nets: _Networks, latents: Tensor, labels: Tensor, step: 
     """
     generator, config = nets.generator, nets.config
     with torch.autocast(nets.device.type, torch.bfloat16, enabled=config.bfloat16):
-        planes = generator.planes(generator.map(latents, _conditioning(nets, labels, step, rng)))
+        planes = generator.planes(generator.map(latents, _conditioning(generator, config, labels, step, rng)))
     half = generator.profile.render.box_warp / 2
     count = config.density_points
     points = rng.uniform(-half, half, (len(latents), count, 3))

@@ -146,16 +146,17 @@ class HeadShards:
         root: folder of shards.
         pack: the head pack they were rendered from.
         held_out: read the held-out shards instead of the training ones.
+        below: take note only of shards with smaller numbers than this.
     """
 
-    def __init__(self, root: Path, pack: HeadPack, held_out: bool = False):
+    def __init__(self, root: Path, pack: HeadPack, held_out: bool = False, below: int | None = None):
         from ..heads.latent import HeadEmbedding
 
         self.root, self.held_out = root, held_out
         self._pack, self._embed = pack, HeadEmbedding(pack)
         self._shards: list[dict[str, NDArray]] = []
         self._known: set[str] = set()
-        self.refresh()
+        self.refresh(below)
 
     @property
     def heads_per_shard(self) -> int:

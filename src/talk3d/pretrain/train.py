@@ -9,7 +9,6 @@ Letters: B heads, K views, N = B K pictures, P side of the ray patch, S side of 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -23,11 +22,9 @@ from torch import Tensor
 
 from ..artifacts import load_state
 from ..errors import ConfigError
-from ..heads.latent import HeadEmbedding
 from ..heads.model import HeadPack
-from ..prior.generator import MINI, Generator, Profile, composite, save_prior
+from ..prior.generator import Generator, Profile, composite
 from ..prior.patch import Windows, picture_losses, render_patch
-from .canonical import measure_canonical
 from .dataset import HELD_OUT_SHARDS, Batch, HeadShards, ShardWriters, gallery, save_png
 from .run import STATE, Run, Workers, finish_gradients, follow
 
@@ -97,7 +94,7 @@ def train_prior(
         CheckpointError: the state in `run` belongs to other settings.
     """
     workers = workers or Workers()
-    data, held_out = HeadShards(shards, pack), HeadShards(shards, pack, held_out=True)
+    data = HeadShards(shards, pack, below=None if config.shards is None else 0)
     if config.shards is None and not len(data):
         raise ConfigError(f"No rendered heads in `{shards}`: render some first.")
     torch.manual_seed(config.seed)
@@ -131,6 +128,7 @@ def train_prior(
         text = " ".join(f"{name} {value:.3f}" for name, value in entry.items())
         entry |= {"seconds": round(time.monotonic() - began, 3), "heads": len(data)}
         if workers.rank == 0 and (done % config.sample_every == 0 or done == config.steps):
+            held_out = HeadShards(shards, pack, held_out=True)
             scores = evaluate_heads(average, held_out, heads=16)
             entry |= {name: round(value, 3) for name, value in scores.items()}
             save_png(run / "samples.png", sample_sheet(average, held_out))
@@ -139,64 +137,6 @@ def train_prior(
             record.save(done)
         progress(done, config.steps, text)
     return average
-
-
-def make_prior(
-    pack: HeadPack,
-    output: Path,
-    work: Path,
-    shards: int,
-    config: PretrainConfig,
-    progress: Callable[[str, float], None],
-    overwrite: bool,
-    renderers: int = 1,
-) -> None:
-    """The story of `talk3d prior train`: render heads, train on them, measure canonical landmarks, write the Prior.
-
-    Args:
-        pack: the head model.
-        output: folder of the Prior.
-        work: folder for rendered heads and the training state; both are continued.
-        shards: how many shards to render.
-        config: settings of the training.
-        progress: called with (stage, part done 0..1).
-        overwrite: replace an existing Prior.
-        renderers: processes that draw heads while this one trains.
-
-    Raises:
-        ConfigError: too few shards to train on.
-    """
-    if shards < HELD_OUT_SHARDS + FIRST_SHARDS:
-        raise ConfigError(
-            f"{shards} shards were asked for, but the first {HELD_OUT_SHARDS} are held out for scoring and training begins "
-            f"with {FIRST_SHARDS}. Ask for more of them."
-        )
-    config = dataclasses.replace(config, shards=shards)
-    with (
-        join() as workers,
-        ShardWriters(work / "shards", range(shards), pack, MINI.orbit, renderers if not workers.rank else 0),
-    ):
-        generator = train_prior(
-            pack,
-            work / "shards",
-            work / "run",
-            MINI,
-            config,
-            lambda step, steps, _: progress("training", step / steps),
-            workers,
-        )
-        if workers.rank:
-            return
-    expressions = {name: torch.from_numpy(direction) for name, direction in HeadEmbedding(pack).expressions().items()}
-    save_prior(
-        output,
-        generator,
-        measure_canonical(generator),
-        expressions=expressions,
-        half=True,
-        licence="Apache-2.0",
-        overwrite=overwrite,
-    )
 
 
 def load_average(run: Path, profile: Profile) -> Generator:

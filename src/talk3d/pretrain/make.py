@@ -1,0 +1,160 @@
+"""The story of `talk3d prior train`: heads or pictures in, a Prior out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ..errors import ConfigError
+from ..heads.latent import HeadEmbedding
+from ..heads.model import HeadPack
+from ..prior.generator import FULL, MINI, Generator, Profile, save_prior
+from .adversarial import AdversarialConfig, HeadSource, LabelledSource, train_adversarially
+from .canonical import measure_canonical
+from .dataset import HELD_OUT_SHARDS, HeadShards, ShardWriters
+from .labelled import LabelledDataset
+from .run import join
+from .train import FIRST_SHARDS, PretrainConfig, train_prior
+
+MINI_PICTURES = dataclasses.replace(
+    MINI, name="mini-pictures", alpha=False, z_dim=128, c_dim=25, mapping_embed=128, normalize_latent=True, camera_scale=1.0,
+    density_gain=1.0,
+)  # fmt: skip
+"""The size of the shipped prior for pictures that have a background and no known parameters."""
+PRESETS: dict[str, Profile] = {"mini": MINI_PICTURES, "eg3d": FULL}
+
+
+def from_heads(
+    pack: HeadPack,
+    output: Path,
+    work: Path,
+    start: Generator | None,
+    config: PretrainConfig,
+    adversarial: AdversarialConfig,
+    progress: Callable[[str, float], None],
+    overwrite: bool,
+    renderers: int = 1,
+) -> None:
+    """Render heads and learn them, sharpen adversarially if asked to, measure canonical landmarks, write the Prior.
+
+    Args:
+        pack: the head model.
+        output: folder of the Prior.
+        work: folder for rendered heads and the training states; all are continued.
+        start: weights to start from; None for fresh ones of the shipped prior's size.
+        config: settings of the supervised phase, with the number of shards.
+        adversarial: settings of the adversarial phase; none with 0 steps.
+        progress: called with (stage, part done 0..1).
+        overwrite: replace an existing Prior.
+        renderers: processes that draw heads while this one trains.
+
+    Raises:
+        ConfigError: too few shards to train on, or weights that were not made for this head model.
+    """
+    if (config.shards or 0) < HELD_OUT_SHARDS + FIRST_SHARDS:
+        raise ConfigError(
+            f"{config.shards} shards were asked for, but the first {HELD_OUT_SHARDS} are held out for scoring and training "
+            f"begins with {FIRST_SHARDS}. Ask for more of them."
+        )
+    embedding = HeadEmbedding(pack)
+    profile = start.profile if start else dataclasses.replace(MINI, z_dim=embedding.size)
+    if profile.z_dim != embedding.size or not profile.alpha:
+        raise ConfigError(
+            f"The prior to start from reads {profile.z_dim} numbers and this head model gives {embedding.size}: it was trained "
+            "on another one, or on pictures. Start from a prior of the same head model, or from none."
+        )
+    heads = work / "shards"
+    with join() as workers:
+        with ShardWriters(heads, range(config.shards or 0), pack, profile.orbit, 0 if workers.rank else renderers) as writers:
+            generator = train_prior(
+                pack,
+                heads,
+                work / "run",
+                profile,
+                config,
+                lambda step, steps, _: progress("training", step / steps),
+                workers,
+                start,
+                writers,
+            )
+        if adversarial.steps:
+            generator = train_adversarially(
+                generator,
+                HeadSource(HeadShards(heads, pack), generator),
+                work / "adversarial",
+                adversarial,
+                lambda step, steps, _: progress("adversarial training", step / steps),
+                workers,
+            )
+        if workers.rank:
+            return
+    generator = generator.cpu()
+    expressions = {name: torch.from_numpy(direction) for name, direction in embedding.expressions().items()}
+    save_prior(
+        output,
+        generator,
+        measure_canonical(generator),
+        expressions=expressions,
+        half=True,
+        licence="Apache-2.0",
+        overwrite=overwrite,
+    )
+
+
+def from_images(
+    dataset: LabelledDataset,
+    output: Path,
+    work: Path,
+    preset: str,
+    start: Generator | None,
+    config: AdversarialConfig,
+    progress: Callable[[str, float], None],
+    overwrite: bool,
+) -> None:
+    """Train on a data set in EG3D's layout and write the Prior.
+
+    Args:
+        dataset: pictures with camera labels.
+        output: folder of the Prior.
+        work: folder for the training state; it is continued.
+        preset: a name of `PRESETS`, for the sizes of fresh weights.
+        start: weights to start from instead.
+        config: settings.
+        progress: called with (stage, part done 0..1).
+        overwrite: replace an existing Prior.
+
+    Raises:
+        ConfigError: the pictures are not of the network's size, or the prior to start from has alpha.
+    """
+    profile = start.profile if start else PRESETS[preset]
+    if dataset.resolution != profile.image_resolution:
+        raise ConfigError(
+            f"The pictures of `{dataset.path}` are {dataset.resolution} pixels wide, the network draws "
+            f"{profile.image_resolution}. Resize them, or choose another preset."
+        )
+    if profile.alpha:
+        raise ConfigError("The prior to start from draws heads with alpha, and pictures of a data set have none.")
+    torch.manual_seed(config.seed)
+    with join() as workers:
+        generator = train_adversarially(
+            start or Generator(profile),
+            LabelledSource(dataset),
+            work / "adversarial",
+            config,
+            lambda step, steps, _: progress("adversarial training", step / steps),
+            workers,
+        )
+        if workers.rank:
+            return
+    generator = generator.cpu()
+    save_prior(
+        output,
+        generator,
+        measure_canonical(generator),
+        half=True,
+        licence="as the pictures it was trained on",
+        overwrite=overwrite,
+    )
