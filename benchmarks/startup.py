@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-COMMANDS = ("", "prepare", "personalize", "train", "speak", "evaluate", "demo", "models list", "prior train")
+COMMANDS = ("", "prepare", "personalize", "train", "speak", "evaluate", "demo", "models list", "prior train", "prior import")
 RUN = "from talk3d.cli import main; main()"
 
 

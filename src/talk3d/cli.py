@@ -46,6 +46,7 @@ def main() -> None:
                 "prior sample": prior_sample,
                 "prior inspect": prior_inspect,
                 "prior evaluate": prior_evaluate,
+                "prior import": prior_import,
             },
             prog="talk3d",
             args=words,
@@ -406,6 +407,34 @@ def prior_evaluate(
 
 def _prior_at(path: Path) -> Path:
     return shipped("prior") if path == Path("shipped") else path
+
+
+def prior_import(
+    checkpoint: Annotated[Positional[Path], arg(metavar="FILE")],
+    /,
+    output: Output,
+    measure_landmarks: bool = False,
+    plane_axes: Literal["eg3d", "aligned"] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Make a Prior of EG3D weights: an official .pkl, or a generator tuned by VIVE3D or Talk3D. Nothing in the file is run.
+
+    Args:
+        checkpoint: the file.
+        output: folder of the Prior.
+        measure_landmarks: also find where the prior's faces have their landmarks, which preparing a video needs; it draws some
+            170 pictures and needs the face models.
+        plane_axes: the convention of the tri-planes, only for files that do not say it.
+        overwrite: replace an existing Prior.
+    """
+    from .partials import refuse_existing
+    from .pretrain.imported import import_prior
+
+    refuse_existing(output, overwrite)
+    with _bar("Importing") as report:
+        import_prior(checkpoint, output, plane_axes, measure_landmarks, report, overwrite)
+    if not measure_landmarks:
+        print("note: without `--measure-landmarks` no video can be prepared with this prior.")
 
 
 def shipped(name: str) -> Path:

@@ -25,6 +25,7 @@ def _load() -> ModuleType:
 
 verify = _load()
 SETS = [f"components/{name}" for name in verify.COMPONENTS] + [f"eg3d/eg3d-{size}" for size in (128, 256, 512)]
+SETS += ["checkpoints/eg3d-128-sample.pkl", "checkpoints/talk3d-sample.pt"]
 
 
 @pytest.fixture
@@ -57,6 +58,17 @@ def test_canary_each_perturbed_tensor_fails(golden: Path, name: str) -> None:
                 tensors[victim] = value + (0.3 * (1 + value.abs()) * torch.randn(value.shape)).to(value)
 
         assert verify.check(golden, name, disturb).failures, f"{victim} was changed and nothing noticed"
+
+
+@pytest.mark.parametrize("name", ["checkpoints/eg3d-128-sample.pkl", "checkpoints/talk3d-sample.pt"])
+def test_canary_the_last_bit_of_one_imported_weight_fails(golden: Path, name: str) -> None:
+    def disturb(tensors: dict[str, torch.Tensor]) -> None:
+        value = next(value for key, value in sorted(tensors.items()) if key.endswith("weight") and value.ndim > 1)
+        value.view(-1)[0] = torch.nextafter(value.view(-1)[0], torch.tensor(9.0, dtype=value.dtype))
+
+    failures = verify.check(golden, name, disturb).failures
+    assert len(failures) in (1, 2)  # the talker's weights lie in two files
+    assert all("weight: off by" in failure for failure in failures)
 
 
 def test_canary_whole_generator(golden: Path) -> None:

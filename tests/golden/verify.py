@@ -1,6 +1,7 @@
 """Compare this implementation with stored reference numbers: `python tests/golden/verify.py ROOT`.
 
-ROOT is a folder with the layout `components/*.safetensors` and `eg3d/<set>/{config.json,state,io}.safetensors`.
+ROOT is a folder with the layout `components/*.safetensors` and `eg3d/<set>/{config.json,state,io}.safetensors`; checkpoints of
+other programs in `checkpoints/*.{pkl,pt}` are imported and compared with the states they were made of.
 Nothing here knows a particular draw of numbers: sizes come from the tensors, settings from the files. Every stored
 tensor must be compared; one that no check reads is a failure, so that a set cannot pass by being skipped. One line is
 printed per set, and the exit status is 1 if any set fails, 2 if nothing at all could be compared.
@@ -9,7 +10,7 @@ printed per set, and the exit status is 1 if any set fails, 2 if nothing at all 
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save_file  # noqa: F401 (the second for
 from torch import Tensor, nn
 
 from talk3d.camera import camera_from_label, camera_label, eg3d_look_at, fov_to_intrinsics
+from talk3d.prior.convert import read_eg3d, read_talk3d
 from talk3d.prior.generator import Decoder, Generator, Profile
 from talk3d.prior.synthesis import (
     EqualizedConv2d,
@@ -541,6 +543,38 @@ def _frames(g: Golden, r: Result, generator: Generator, planes: Tensor, ws: Tens
         r.stats(f"image{suffix}", image, g[f"image{suffix}_stats"])
 
 
+# --- Checkpoints ----------------------------------------------------------------------------------------------------
+
+
+def checkpoint(root: Path, path: Path, r: Result, change: Callable[[dict[str, Tensor]], None] | None) -> list[Golden]:
+    """What an import finds, bit by bit, against the states that the description beside the file names; and its pictures."""
+    if path.suffix == ".pkl":
+        config = json.loads(path.with_suffix(".json").read_text())
+        folder = (root / config["G_ema_equals"].split()[0]).parent
+        state, io = Golden(folder / "state.safetensors", change), Golden(folder / "io.safetensors")
+        generator = read_eg3d(path).generator
+        _same(r, "", generator.state_dict(), state, skip=("dataset_label_std",))
+        eg3d(io, r, generator)
+        return [state, io]
+    talker = read_talk3d(path)
+    unet = Golden(root / "talk3d" / "deltaplane" / "state.safetensors", change)
+    encoders = Golden(root / "talk3d" / "encoders" / "state.safetensors", change)
+    _same(r, "deltaplane_predictor/", talker.states["deltaplane_predictor"], unet)
+    others = {f"{part}/{name}": value for part, state in talker.states.items() for name, value in state.items()}
+    names = {name: value for name, value in others.items() if not name.startswith("deltaplane_predictor/")}
+    _same(r, "", names | {"null_vector": talker.null_vector}, encoders)
+    return [unet, encoders]
+
+
+def _same(r: Result, prefix: str, actual: Mapping[str, Tensor], g: Golden, skip: tuple[str, ...] = ()) -> None:
+    """The same names and the same bits; states may be stored in half precision where that is exact."""
+    expected = {name: g[name] for name in sorted(g.tensors)}
+    if set(actual) != set(expected) - set(skip):
+        r.failures.append(f"{prefix or 'weights'}: other names, such as {sorted(set(actual) ^ set(expected))[:3]}")
+    for name in sorted(set(actual) & set(expected)):
+        r.close(f"{prefix}{name}", actual[name], expected[name].to(actual[name].dtype), 0.0)
+
+
 # --- Running --------------------------------------------------------------------------------------------------------
 
 
@@ -548,14 +582,15 @@ def sets(root: Path) -> list[str]:
     """Names of the sets under a root that this program can compare, such as `components/decoder` or `eg3d/eg3d-128`."""
     components = [f"components/{name}" for name in COMPONENTS if (root / "components" / f"{name}.safetensors").exists()]
     generators = sorted(f"eg3d/{path.parent.name}" for path in root.glob("eg3d/*/config.json"))
-    return components + generators
+    checkpoints = sorted(f"checkpoints/{path.name}" for path in root.glob("checkpoints/*.p*"))
+    return components + generators + checkpoints
 
 
 def not_covered(root: Path) -> list[str]:
     """What lies under a root that this program does not compare."""
     unknown = [f"components/{p.stem}" for p in (root / "components").glob("*.safetensors") if p.stem not in COMPONENTS]
     unknown += [f"eg3d/{p.name}" for p in root.glob("eg3d/*") if not (p / "config.json").exists()]
-    folders = [p.name for p in root.iterdir() if p.is_dir() and p.name not in ("components", "eg3d")]
+    folders = [p.name for p in root.iterdir() if p.is_dir() and p.name not in ("components", "eg3d", "checkpoints")]
     return sorted(unknown + folders)
 
 
@@ -567,10 +602,14 @@ def check(root: Path, name: str, change: Callable[[dict[str, Tensor]], None] | N
         golden = Golden(root / kind / f"{which}.safetensors", change)
         with torch.no_grad():
             COMPONENTS[which](golden, result)
+        files = [golden]
+    elif kind == "checkpoints":
+        files = checkpoint(root, root / kind / which, result, change)
     else:
         golden = Golden(root / kind / which / "io.safetensors", change)
         eg3d(golden, result, load_generator(root / kind / which))
-    return result.finish(golden)
+        files = [golden]
+    return result.finish(*files)
 
 
 def run(root: Path) -> Iterator[Result]:

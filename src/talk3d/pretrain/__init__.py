@@ -1,1 +1,1 @@
-"""Training the generative prior on rendered synthetic heads, and measuring its canonical landmarks."""
+"""Training the generative prior on rendered synthetic heads, measuring its canonical landmarks, and importing others."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import ConfigError
+from ..errors import ConfigError, NoFaceError
 from ..heads.latent import HeadEmbedding
 from ..heads.model import HeadPack
 from ..prior.generator import FULL, MINI, Generator, Profile, save_prior
@@ -150,11 +150,9 @@ def from_images(
         if workers.rank:
             return
     generator = generator.cpu()
-    save_prior(
-        output,
-        generator,
-        measure_canonical(generator),
-        half=True,
-        licence="as the pictures it was trained on",
-        overwrite=overwrite,
-    )
+    try:
+        landmarks = measure_canonical(generator)
+    except NoFaceError:
+        # Cats and cars have none, and a prior of them still draws pictures.
+        landmarks = None
+    save_prior(output, generator, landmarks, half=True, licence="as the pictures it was trained on", overwrite=overwrite)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from talk3d.artifacts import Prior, creating
 from talk3d.camera import Orbit, camera_label
-from talk3d.errors import CheckpointError, ConfigError
+from talk3d.errors import ArtifactError, CheckpointError, ConfigError
 from talk3d.prior.superres import EG3D_8XDC, SuperResolution, SuperResolutionConfig, eg3d_superresolution
 from talk3d.prior.synthesis import EqualizedLinear, MappingNetwork, NoiseMode, SynthesisNetwork
 from talk3d.render.rays import Rays, generate_rays
@@ -480,8 +480,8 @@ class LoadedPrior:
 
     generator: Generator
     """In evaluation mode, frozen, single precision."""
-    canonical_landmarks: Float[np.ndarray, "468 3"]
-    """Where the tracker's points lie on the prior's average face, scene units."""
+    landmarks: Float[np.ndarray, "468 3"] | None
+    """What `canonical_landmarks` gives; None for an imported prior whose faces were not measured."""
     expressions: Mapping[str, Float[Tensor, " z"]]
     """Directions of the latent that play one expression each, in full (heads/model.py); empty where none are known."""
     artifact: Prior
@@ -493,6 +493,20 @@ class LoadedPrior:
         return self.generator.profile
 
     @property
+    def canonical_landmarks(self) -> Float[np.ndarray, "468 3"]:
+        """Where the tracker's points lie on the prior's average face, scene units.
+
+        Raises:
+            ArtifactError: they were not measured.
+        """
+        if self.landmarks is None:
+            raise ArtifactError(
+                f"The prior `{self.artifact.root}` was imported without measuring where its faces have their landmarks, so no "
+                "video can be posed with it. Import it again with `talk3d prior import FILE -o PRIOR --measure-landmarks`."
+            )
+        return self.landmarks
+
+    @property
     def hash(self) -> str:
         """The identity by which captures and subjects name this prior."""
         return self.artifact.hash
@@ -501,7 +515,7 @@ class LoadedPrior:
 def save_prior(
     path: Path,
     generator: Generator,
-    canonical_landmarks: Float[np.ndarray, "468 3"],
+    canonical_landmarks: Float[np.ndarray, "468 3"] | None,
     *,
     expressions: Mapping[str, Float[Tensor, " z"]] | None = None,
     half: bool = False,
@@ -514,7 +528,7 @@ def save_prior(
     Args:
         path: the folder to make.
         generator: the weights.
-        canonical_landmarks: scene units.
+        canonical_landmarks: scene units; None if they were not measured, and then no video can be posed with the prior.
         expressions: directions of the latent that play one expression each, in full, where they are known.
         half: store weights in half precision; they are computed with in single precision all the same.
         config: what else to record in the manifest, such as how the weights were trained.
@@ -539,8 +553,9 @@ def save_prior(
         draft.config = {**(config or {}), "profile": json.loads(generator.profile.to_json())}
         draft.licence = licence
         draft.write_tensors(_WEIGHTS, state)
-        landmarks = np.ascontiguousarray(canonical_landmarks, dtype=np.float32)
-        draft.write_tensors(_CANONICAL, {"landmarks": torch.from_numpy(landmarks)})
+        if canonical_landmarks is not None:
+            landmarks = np.ascontiguousarray(canonical_landmarks, dtype=np.float32)
+            draft.write_tensors(_CANONICAL, {"landmarks": torch.from_numpy(landmarks)})
         draft.write_tensors(_EXPRESSIONS, expressions or {})
 
 
@@ -555,7 +570,7 @@ def load_prior(path: Path | str) -> LoadedPrior:
     artifact = Prior.open(path)
     generator = Generator(Profile.from_json(json.dumps(artifact.config["profile"])))
     load_weights(generator, artifact.tensors(_WEIGHTS), str(path))
-    canonical = artifact.tensors(_CANONICAL)["landmarks"].numpy()
+    canonical = artifact.tensors(_CANONICAL)["landmarks"].numpy() if _CANONICAL in artifact.manifest["members"] else None
     expressions = artifact.tensors(_EXPRESSIONS)
     return LoadedPrior(generator.eval().requires_grad_(False), canonical, expressions, artifact)
 
@@ -566,8 +581,17 @@ def load_weights(generator: Generator, state: Mapping[str, Tensor], source: str)
     Raises:
         CheckpointError: names or shapes differ from the generator's.
     """
+    require_fit(generator, {name: tuple(value.shape) for name, value in state.items()}, source)
+    generator.load_state_dict({name: value.float() for name, value in state.items()})
+
+
+def require_fit(generator: Generator, given: Mapping[str, tuple[int, ...]], source: str) -> None:
+    """Compare names and shapes of weights with the generator's; ``source`` names them in the message.
+
+    Raises:
+        CheckpointError: they differ.
+    """
     own = {name: tuple(value.shape) for name, value in generator.state_dict().items()}
-    given = {name: tuple(value.shape) for name, value in state.items()}
     if own != given:
         missing, unknown = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
         reshaped = [f"{n} {given[n]} instead of {own[n]}" for n in sorted(own.keys() & given.keys()) if own[n] != given[n]]
@@ -580,4 +604,3 @@ def load_weights(generator: Generator, state: Mapping[str, Tensor], source: str)
             f"The weights in `{source}` do not fit the profile `{generator.profile.name}` ({found}). "
             "Use the profile they were trained with."
         )
-    generator.load_state_dict({name: value.float() for name, value in state.items()})
