@@ -33,11 +33,12 @@ from talk3d.prior.generator import Generator, Profile, load_weights, require_fit
 from talk3d.render.reference import PlaneAxes
 
 MAX_FILE = 2**31
-"""Bytes of a file. The largest official one has 0.4 GB."""
+"""Bytes of a file; a full-size generator has 0.12 GB of weights, and official files hold two of them and a discriminator."""
 MAX_OPCODES = 500_000
-"""Steps of the interpreter, nested streams included. Known files take 30,000 to 60,000."""
+"""Steps of the interpreter, nested streams included. The number does not depend on the sizes of
+layers, and samples of both layouts take 31,000 and 41,000."""
 MAX_TEXT = 2**26
-"""Bytes of all texts. They grow fourfold in memory at worst; official files carry a few hundred kB of source."""
+"""Bytes of all texts. They grow fourfold in memory at worst."""
 MAX_ENTRIES = 50_000
 """Members of a zip file."""
 MAX_MODULES, MAX_MEMBERS, MAX_TENSORS = 2_000, 500, 10_000
