@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, so that help appears at once.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -448,7 +449,9 @@ def _bar(title: str) -> Iterator[Callable[..., None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"))
-    with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[text]}")) as bar:
+    # Of several processes that torchrun starts, one reports.
+    quiet = os.environ.get("RANK", "0") != "0"
+    with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[text]}"), disable=quiet) as bar:
         task = bar.add_task(title, total=1.0, text="")
         stage = title
 
@@ -467,3 +470,7 @@ def _bar(title: str) -> Iterator[Callable[..., None]]:
 
         yield report
         bar.update(task, completed=1.0)
+
+
+if __name__ == "__main__":
+    main()
