@@ -5,12 +5,11 @@ a synthetic head. Run: `python tools/make_demo_clip.py --heads DIR`.
 """
 
 import argparse
-import ctypes
 from pathlib import Path
 
 import numpy as np
 import soundfile
-import soxr
+from espeak import MNEMONICS, Synthesiser
 
 from talk3d.camera import Orbit
 from talk3d.heads.model import HeadPack, HeadParameters, Light
@@ -37,41 +36,9 @@ VISEMES = {
 }  # fmt: skip
 
 
-class _Identifier(ctypes.Union):
-    _fields_ = [("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8)]
-
-
-class _Event(ctypes.Structure):
-    _fields_ = [
-        ("type", ctypes.c_int), ("unique", ctypes.c_uint), ("text", ctypes.c_int), ("length", ctypes.c_int),
-        ("milliseconds", ctypes.c_int), ("sample", ctypes.c_int), ("user", ctypes.c_void_p), ("id", _Identifier),
-    ]  # fmt: skip
-
-
 def synthesise(text: str, voice: str, speed: int) -> tuple[np.ndarray, list[Phone]]:
     """Speech at 16 kHz and its phones."""
-    library = ctypes.CDLL("libespeak-ng.so.1")
-    rate = library.espeak_Initialize(1, 0, None, 1)  # retrieve the sound; phoneme events on
-    chunks, events = [], []
-
-    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
-    def receive(samples, count, event):
-        if samples and count:
-            chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
-        index = 0
-        while event[index].type:
-            if event[index].type == 7:
-                events.append((event[index].milliseconds / 1000, event[index].id.string.decode()))
-            index += 1
-        return 0
-
-    library.espeak_SetSynthCallback(receive)
-    library.espeak_SetVoiceByName(voice.encode())
-    library.espeak_SetParameter(1, speed, 0)
-    data = text.encode()
-    library.espeak_Synth(data, len(data) + 1, 0, 0, 0, 1, None, None)
-    library.espeak_Synchronize()
-    sound = soxr.resample(np.concatenate(chunks).astype(np.float32) / 32768, rate, RATE)
+    sound, events = Synthesiser(MNEMONICS)(text, voice, speed)
     phones = []
     for (start, name), (stop, _) in zip(events, [*events[1:], (len(sound) / RATE, "")], strict=True):
         # Stress marks and length do not change the lips.

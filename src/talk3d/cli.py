@@ -386,23 +386,37 @@ def prior_evaluate(
     output: Output = Path("out/prior-report"),
     heads: Path | None = None,
     count: int = 24,
+    samples: int = 2000,
 ) -> None:
-    """Invert unseen synthetic heads and judge nine views against exact truth, beside random weights. Resumes if interrupted.
+    """Judge a prior against exact truth: unseen heads inverted and seen from nine views, and how its samples are spread.
+
+    Inverting starts from one view, from five, and from random weights, for comparison. Interrupted? Run it again; it resumes.
 
     Args:
         prior: folder of a Prior; default is the shipped one.
-        output: folder of the report: table, curves, pictures.
+        output: folder of the report: tables, curves, pictures.
         heads: the head model; default is the environment variable TALK3D_HEADS.
         count: heads inverted from one view; a third of them also from five views, and from random weights.
+        samples: how many samples are compared with as many renders; 0 leaves this out.
     """
+    from .bench import frechet
     from .bench import prior as bench
     from .heads.model import HeadPack
+    from .judges.headnet import load_headnet
     from .prior.generator import load_prior
 
+    pack, generator = HeadPack(heads), load_prior(_prior_at(prior)).generator
     config = bench.PriorBenchConfig(one_view=count, five_views=-(-count // 3), random_weights=-(-count // 3))
-    with _bar("Evaluating the prior") as report:
-        results = bench.bench_prior(load_prior(_prior_at(prior)).generator, HeadPack(heads), output, config, None, report)
+    with _bar("Inverting heads") as report:
+        results = bench.bench_prior(generator, pack, output, config, report)
     print(bench.table(results))
+    if samples:
+        with _bar("Comparing samples") as report:
+            spread = frechet.bench_samples(generator, pack, load_headnet(), samples, report)
+        bench.write_json(output / "samples.json", spread)
+        print(
+            f"Frechet distance of {samples} samples to renders {spread['samples']:.3f}; of other renders {spread['floor']:.3f}"
+        )
     print(f"{output / 'curves.png'}, {output / 'sheet.png'}")
 
 

@@ -13,7 +13,6 @@ from talk3d.bench.prior import VIEWS, PriorBenchConfig, bench_prior, depth_error
 from talk3d.errors import ConfigError
 from talk3d.heads.latent import HeadEmbedding
 from talk3d.heads.model import HELD_OUT, SCALE, HeadPack
-from talk3d.losses import l1
 from talk3d.personalize.invert import InvertConfig
 from talk3d.personalize.tune import TuneConfig
 from talk3d.prior.generator import MINI, Generator
@@ -88,11 +87,11 @@ def test_a_bench_resumes_and_reports(
 
     monkeypatch.setattr(bench, "_judge", counted)
     with pytest.raises(KeyboardInterrupt):
-        bench_prior(generator, pack, tmp_path / "out", FEW, l1, lambda *_: None)
-    results = bench_prior(generator, pack, tmp_path / "out", FEW, l1, lambda *_: None)
+        bench_prior(generator, pack, tmp_path / "out", FEW, lambda *_: None)
+    results = bench_prior(generator, pack, tmp_path / "out", FEW, lambda *_: None)
     assert done == ["one view", "five views", "five views", "random weights"]
     for start in bench.STARTS:
-        for measure in ("psnr", "depth", "perceptual"):
+        for measure in ("psnr", "headnet", "depth"):
             values = np.array(results[start][measure])
             assert values.shape == (1, len(VIEWS))
             assert np.isfinite(values).all()
@@ -104,7 +103,7 @@ def test_a_bench_resumes_and_reports(
     assert float(lines[1].split()[4]) == pytest.approx(results["one view"]["psnr"][0][0], abs=0.06)
     other = dataclasses.replace(FEW, tune=TuneConfig(steps=9))
     with pytest.raises(ConfigError, match="another prior or of other settings"):
-        bench_prior(generator, pack, tmp_path / "out", other, None, lambda *_: None)
+        bench_prior(generator, pack, tmp_path / "out", other, lambda *_: None)
 
 
 def test_what_is_judged_is_what_the_tuned_generator_draws(pack: HeadPack, generator: Generator) -> None:
@@ -122,5 +121,5 @@ def test_a_prior_without_alpha_is_refused(pack: HeadPack, tmp_path: Path) -> Non
     torch.manual_seed(0)
     opaque = Generator(dataclasses.replace(MINI, alpha=False, z_dim=HeadEmbedding(pack).size))
     with pytest.raises(ConfigError, match="no alpha"):
-        bench_prior(opaque, pack, tmp_path / "out", FEW, None, lambda *_: None)
+        bench_prior(opaque, pack, tmp_path / "out", FEW, lambda *_: None)
     assert not (tmp_path / "out").exists()

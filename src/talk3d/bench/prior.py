@@ -28,6 +28,7 @@ from ..errors import ConfigError
 from ..heads.latent import LATENT_SIZE, parameters_from_latent
 from ..heads.model import SCALE, HeadPack
 from ..heads.raster import render_head
+from ..judges.headnet import perceptual_distance
 from ..partials import partial_path
 from ..personalize.invert import InvertConfig, invert
 from ..personalize.tune import TuneConfig, tune
@@ -180,7 +181,6 @@ def bench_prior(
     pack: HeadPack,
     output: Path,
     config: PriorBenchConfig,
-    perceptual: Callable[[Tensor, Tensor], Tensor] | None,
     progress: Callable[[float, str], None],
 ) -> dict[str, dict[str, list[list[float]]]]:
     """Invert, judge and report; heads that are already judged in `output` are not done again.
@@ -190,11 +190,10 @@ def bench_prior(
         pack: the head model.
         output: folder for `heads/`, `report.json`, `curves.png` and `sheet.png`.
         config: how many heads, how many steps.
-        perceptual: a perceptual distance of pictures [K, 3, S, S] in -1..1; None leaves that column out.
         progress: called with (part done 0..1, what is done).
 
     Returns:
-        {start: {measure: [heads][views]}} with measures `psnr` (dB), `depth` (cm) and perhaps `perceptual`.
+        {start: {measure: [heads][views]}} with measures `psnr` (dB), `depth` (cm) and `headnet` (perceptual distance).
 
     Raises:
         ConfigError: the prior's pictures carry no alpha, or `output` holds results of another prior or effort.
@@ -212,14 +211,14 @@ def bench_prior(
             def report(part: float, done: int = done, text: str = f"{start}, head {number + 1}") -> None:
                 progress((done + part) / len(jobs), text)
 
-            scores, images = _judge(generator, pack, start, number, config, perceptual, report)
+            scores, images = _judge(generator, pack, start, number, config, report)
             path.parent.mkdir(exist_ok=True)
             if images is not None:
                 cv2.imwrite(str(path.with_suffix(".png")), images[..., ::-1])
-            _write(path, json.dumps(scores))
+            write_json(path, scores)
         for name, values in json.loads(path.read_text()).items():
             results.setdefault(start, {}).setdefault(name, []).append(values)
-    _write(output / "report.json", json.dumps({"views": VIEWS, "config": asdict(config), "results": results}, indent=1))
+    write_json(output / "report.json", {"views": VIEWS, "config": asdict(config), "results": results})
     cv2.imwrite(str(output / "curves.png"), curves(results)[..., ::-1])
     pictures = [np.asarray(cv2.imread(str(p))) for p in sorted((output / "heads").glob("one-view-*.png"))[:8]]
     if pictures:
@@ -280,7 +279,6 @@ def _judge(
     start: Start,
     number: int,
     config: PriorBenchConfig,
-    perceptual: Callable[[Tensor, Tensor], Tensor] | None,
     progress: Callable[[float], None],
 ) -> tuple[dict[str, list[float]], np.ndarray | None]:
     """Scores of one head from one start and, if the prior drew it, its pictures below the true ones."""
@@ -293,48 +291,42 @@ def _judge(
             found = from_random_weights(
                 generator, given, config, rate, number, lambda part, index=index: progress((index + part) / len(RANDOM_RATES))
             )
-            scores, _ = _score(*found, truth, perceptual)
+            scores, _ = _score(*found, truth)
             tries.append((np.mean([scores["psnr"][side] for side in sides]), scores))
         return max(tries, key=lambda one: one[0])[1], None
-    scores, images = _score(*personalized(generator, given, config, number, progress), truth, perceptual)
+    scores, images = _score(*personalized(generator, given, config, number, progress), truth)
     grey = torch.full_like(truth.images[:, :3], 0.2)
     rows = [composite(pictures, grey).clamp(-1, 1) for pictures in (truth.images, images)]
     both = torch.cat([torch.cat(list(row), 2) for row in rows], 1)[:, ::2, ::2]
     return scores, ((both + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
 
 
-def _score(
-    generator: Generator,
-    ws: Tensor,
-    truth: Truth,
-    perceptual: Callable[[Tensor, Tensor], Tensor] | None,
-) -> tuple[dict[str, list[float]], Tensor]:
+@torch.no_grad()
+def _score(generator: Generator, ws: Tensor, truth: Truth) -> tuple[dict[str, list[float]], Tensor]:
     images, depth = draw(generator, ws, truth)
+    grey = torch.zeros_like(truth.images[:, :3])
     scores = {
-        "psnr": psnr_inside(images, truth.images).tolist(),
-        "depth": depth_error(depth, truth.depth).tolist(),
+        "psnr": psnr_inside(images, truth.images),
+        "headnet": perceptual_distance(composite(images, grey).clamp(-1, 1), composite(truth.images, grey)),
+        "depth": depth_error(depth, truth.depth),
     }
-    if perceptual is not None:
-        grey = torch.zeros_like(truth.images[:, :3])
-        pair = composite(images, grey).clamp(-1, 1), composite(truth.images, grey)
-        with torch.no_grad():
-            scores["perceptual"] = perceptual(*pair).tolist()
-    return {name: [round(value, 4) for value in values] for name, values in scores.items()}, images
+    return {name: [round(value, 4) for value in values.tolist()] for name, values in scores.items()}, images
 
 
 def _same_run(output: Path, generator: Generator, config: PriorBenchConfig) -> None:
     """Results of another prior or another effort must not be mixed in; the number of heads may grow."""
     weights = math.fsum(float(p.double().abs().sum()) for p in generator.parameters())
-    key = json.dumps({"weights": weights, "invert": asdict(config.invert), "tune": asdict(config.tune)})
+    key = {"weights": weights, "invert": asdict(config.invert), "tune": asdict(config.tune)}
     path = output / "run.json"
-    if path.exists() and path.read_text() != key:
+    if path.exists() and json.loads(path.read_text()) != key:
         raise ConfigError(
             f"`{output}` holds results of another prior or of other settings. Write into another folder, or remove that one."
         )
-    _write(path, key)
+    write_json(path, key)
 
 
-def _write(path: Path, text: str) -> None:
+def write_json(path: Path, value: object) -> None:
+    """Write a whole file or none."""
     partial = partial_path(path)
-    partial.write_text(text)
+    partial.write_text(json.dumps(value, indent=1))
     os.replace(partial, path)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import tee
 
 import numpy as np
@@ -18,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..mel import mel_filters
 from .phones import HOP, PHONES, phone_columns
 
 RATE = 16000
@@ -184,26 +184,10 @@ def _log_mel_windows(samples: Tensor, frames: int, config: AudioConfig) -> Tenso
     window[margin : margin + config.window] = torch.hann_window(config.window)
     spectra = samples.unfold(0, config.fft, config.hop) * window  # [columns in all, fft]
     power = torch.fft.rfft(spectra).abs().square() / (config.window / 2)
-    mel = power @ mel_filters(config)  # [columns, M]
+    mel = power @ mel_filters(config.bands, config.fft, RATE, config.low, config.high)  # [columns, M]
     log = torch.log10(mel.clamp(min=config.floor))
     # Fixed constants bring silence to -1 and loud speech to about +1.
     normal = (log - math.log10(config.floor)) * (2 / 6) - 1
     columns_per_frame = SAMPLES_PER_FRAME // config.hop
     windows = normal.unfold(0, config.columns, columns_per_frame)  # [T, M, K]
     return windows[:frames].contiguous()
-
-
-@lru_cache
-def mel_filters(config: AudioConfig) -> Float[Tensor, "frequencies bands"]:
-    """Triangular filters, evenly spaced in mel (O'Shaughnessy: 2595 log10(1 + f / 700)), each of unit sum."""
-
-    def mel(frequency: float) -> float:
-        return 2595 * math.log10(1 + frequency / 700)
-
-    edges = torch.linspace(mel(config.low), mel(config.high), config.bands + 2)
-    hertz = 700 * (10 ** (edges / 2595) - 1)
-    bins = torch.linspace(0, RATE / 2, config.fft // 2 + 1)[:, None]
-    rising = (bins - hertz[:-2]) / (hertz[1:-1] - hertz[:-2])
-    falling = (hertz[2:] - bins) / (hertz[2:] - hertz[1:-1])
-    filters = torch.minimum(rising, falling).clamp(min=0)
-    return filters / filters.sum(0).clamp(min=1e-6)
