@@ -73,17 +73,18 @@ def main() -> None:
         def batch() -> dataset.Batch:
             return data.get(*data.choose(np.random.default_rng(1), config.heads, config.views))
 
-        def planes() -> torch.Tensor:
+        def planes() -> tuple[torch.Tensor, torch.Tensor]:
             given = batch()
             with torch.autocast("cpu", torch.bfloat16):
-                return generator.planes(generator.map(given.latents)).float()
+                ws = generator.map(given.latents)
+                return ws.float(), generator.planes(ws).float()
 
         def patch(superres: bool) -> object:
             rng = np.random.default_rng(1)
             windows = Windows.random(config.heads, MINI.neural_resolution, rng)
             cameras = orbit.pose(torch.zeros(config.heads), torch.zeros(config.heads))
-            ws = generator.map(batch().latents)
-            return render_patch(generator, planes(), ws, cameras, windows, rng, superres=superres, bfloat16=True)
+            ws, drawn = planes()
+            return render_patch(generator, drawn, ws, cameras, windows, rng, superres=superres, bfloat16=True)
 
         def losses() -> torch.Tensor:
             terms = _losses(generator, data, config, np.random.default_rng(1), Workers(), superres=True)

@@ -297,9 +297,15 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, An
     """Write a training state atomically: tensors by name plus JSON-serialisable `state`, in one safetensors file."""
     import safetensors.torch
 
+    remove_stale_partials(path)
     partial = partial_path(path)
-    safetensors.torch.save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, {"state": json.dumps(state)})
-    os.replace(partial, path)
+    try:
+        safetensors.torch.save_file(
+            {k: v.detach().contiguous() for k, v in tensors.items()}, partial, {"state": json.dumps(state)}
+        )
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from .errors import Talk3DError
+from .errors import ConfigError, Talk3DError
 
 Video = Annotated[Path, arg(metavar="VIDEO")]
 Output = Annotated[Path, arg(aliases=["-o"])]
@@ -292,7 +292,7 @@ def prior_train(
     images: Path | None = None,
     start: Path | None = None,
     preset: Literal["mini", "eg3d"] = "mini",
-    work: Path = Path("out/prior"),
+    work: Path | None = None,
     shards: int = 90,
     steps: int = 6000,
     adversarial_steps: int | None = None,
@@ -311,11 +311,11 @@ def prior_train(
         heads: the head model; default is the environment variable TALK3D_HEADS.
         images: a folder or ZIP in EG3D's layout, to train on instead of heads.
         start: a Prior to start from instead of random weights.
-        preset: sizes of the network for pictures: mini (256 pixels) or eg3d (512 pixels).
-        work: folder for rendered heads and the training state.
+        preset: network and settings for pictures: mini (256 pixels, a CPU) or eg3d (512 pixels, several GPUs for days).
+        work: folder for rendered heads and the training state; default is beside the output, OUTPUT.training.
         shards: how many shards of 64 heads to render.
         steps: steps of the supervised phase.
-        adversarial_steps: steps of the adversarial phase; default is none on heads and 20,000 on pictures.
+        adversarial_steps: steps of the adversarial phase; default is none on heads, and the preset's on pictures.
         mirror: also use the mirror image of each picture.
         renderers: processes that draw heads while this one trains.
         tensorboard: also write event files for TensorBoard.
@@ -330,98 +330,18 @@ def prior_train(
     from .prior.generator import load_prior
 
     refuse_existing(output, overwrite)
+    if images and heads:
+        raise ConfigError("Give either `--heads` or `--images`: a prior learns the ones or the others.")
     begin = load_prior(start).generator if start else None
+    folder = work or make.default_work(output)
     with _bar("Training the prior") as report:
         if images:
-            adversarial = AdversarialConfig(steps=adversarial_steps or 20_000, tensorboard=tensorboard)
-            make.from_images(LabelledDataset(images, mirror), output, work, preset, begin, adversarial, report, overwrite)
+            dataset = LabelledDataset(images, mirror)
+            make.from_images(dataset, output, folder, preset, begin, adversarial_steps, tensorboard, report, overwrite)
         else:
             config = PretrainConfig(steps=steps, shards=shards, tensorboard=tensorboard)
             adversarial = AdversarialConfig(steps=adversarial_steps or 0, tensorboard=tensorboard)
-            make.from_heads(HeadPack(heads), output, work, begin, config, adversarial, report, overwrite, renderers)
-
-
-def prior_sample(
-    prior: Annotated[Positional[Path], arg(metavar="PRIOR")] = Path("shipped"),
-    /,
-    output: Output = Path("out/samples"),
-    count: int = 64,
-    seed: int = 0,
-    truncation: float = 1.0,
-    overwrite: bool = False,
-) -> None:
-    """Draw people who do not exist: a sheet, and a film that turns around them and changes one into the next.
-
-    Args:
-        prior: folder of a Prior; default is the shipped one.
-        output: folder for samples.png and samples.mp4.
-        count: people on the sheet.
-        seed: another seed draws others.
-        truncation: 1 for full variety, 0 for the average person only.
-        overwrite: replace existing files.
-    """
-    from .prior.generator import load_prior
-    from .prior.show import sample
-
-    with _bar("Sampling") as report:
-        sample(load_prior(_prior_at(prior)), output, count, seed, truncation, overwrite, report)
-    print(f"{output / 'samples.png'}, {output / 'samples.mp4'}")
-
-
-def prior_inspect(prior: Annotated[Positional[Path], arg(metavar="PRIOR")] = Path("shipped"), /) -> None:
-    """Say what a prior is: sizes, conventions, cost of a picture, licence.
-
-    Args:
-        prior: folder of a Prior; default is the shipped one.
-    """
-    from .prior.generator import load_prior
-    from .prior.show import describe
-
-    print(describe(load_prior(_prior_at(prior))))
-
-
-def prior_evaluate(
-    prior: Annotated[Positional[Path], arg(metavar="PRIOR")] = Path("shipped"),
-    /,
-    output: Output = Path("out/prior-report"),
-    heads: Path | None = None,
-    count: int = 24,
-    samples: int = 2000,
-) -> None:
-    """Judge a prior against exact truth: unseen heads inverted and seen from nine views, and how its samples are spread.
-
-    Inverting starts from one view, from five, and from random weights, for comparison. Interrupted? Run it again; it resumes.
-
-    Args:
-        prior: folder of a Prior; default is the shipped one.
-        output: folder of the report: tables, curves, pictures.
-        heads: the head model; default is the environment variable TALK3D_HEADS.
-        count: heads inverted from one view; a third of them also from five views, and from random weights.
-        samples: how many samples are compared with as many renders; 0 leaves this out.
-    """
-    from .bench import frechet
-    from .bench import prior as bench
-    from .heads.model import HeadPack
-    from .judges.headnet import load_headnet
-    from .prior.generator import load_prior
-
-    pack, generator = HeadPack(heads), load_prior(_prior_at(prior)).generator
-    config = bench.PriorBenchConfig(one_view=count, five_views=-(-count // 3), random_weights=-(-count // 3))
-    with _bar("Inverting heads") as report:
-        results = bench.bench_prior(generator, pack, output, config, report)
-    print(bench.table(results))
-    if samples:
-        with _bar("Comparing samples") as report:
-            spread = frechet.bench_samples(generator, pack, load_headnet(), samples, report)
-        bench.write_json(output / "samples.json", spread)
-        print(
-            f"Frechet distance of {samples} samples to renders {spread['samples']:.3f}; of other renders {spread['floor']:.3f}"
-        )
-    print(f"{output / 'curves.png'}, {output / 'sheet.png'}")
-
-
-def _prior_at(path: Path) -> Path:
-    return shipped("prior") if path == Path("shipped") else path
+            make.from_heads(HeadPack(heads), output, folder, begin, config, adversarial, report, overwrite, renderers)
 
 
 def prior_import(
@@ -450,6 +370,85 @@ def prior_import(
         import_prior(checkpoint, output, plane_axes, measure_landmarks, report, overwrite)
     if not measure_landmarks:
         print("note: without `--measure-landmarks` no video can be prepared with this prior.")
+
+
+def prior_sample(
+    prior: Annotated[Positional[Path | None], arg(metavar="PRIOR")] = None,
+    /,
+    output: Output = Path("out/samples"),
+    count: int = 64,
+    seed: int = 0,
+    truncation: float = 1.0,
+    overwrite: bool = False,
+) -> None:
+    """Draw people who do not exist: a sheet, and a film that turns around them and changes one into the next.
+
+    Args:
+        prior: folder of a Prior; default is the shipped one.
+        output: folder for samples.png and samples.mp4.
+        count: people on the sheet.
+        seed: another seed draws others.
+        truncation: 1 for full variety, 0 for the average person only.
+        overwrite: replace existing files.
+    """
+    from .prior.generator import load_prior
+    from .prior.show import sample
+
+    with _bar("Sampling") as report:
+        sample(load_prior(prior or shipped("prior")), output, count, seed, truncation, overwrite, report)
+    print(f"{output / 'samples.png'}, {output / 'samples.mp4'}")
+
+
+def prior_inspect(prior: Annotated[Positional[Path | None], arg(metavar="PRIOR")] = None, /) -> None:
+    """Say what a prior is: sizes, conventions, cost of a picture, licence.
+
+    Args:
+        prior: folder of a Prior; default is the shipped one.
+    """
+    from .prior.generator import load_prior
+    from .prior.show import describe
+
+    print(describe(load_prior(prior or shipped("prior"))))
+
+
+def prior_evaluate(
+    prior: Annotated[Positional[Path | None], arg(metavar="PRIOR")] = None,
+    /,
+    output: Output = Path("out/prior-report"),
+    heads: Path | None = None,
+    count: int = 24,
+    samples: int = 2000,
+) -> None:
+    """Judge a prior against exact truth: unseen heads inverted and seen from nine views, and how its samples are spread.
+
+    Inverting starts from one view, from five, and from random weights, for comparison. Interrupted? Run it again; it resumes.
+
+    Args:
+        prior: folder of a Prior; default is the shipped one.
+        output: folder of the report: tables, curves, pictures.
+        heads: the head model; default is the environment variable TALK3D_HEADS.
+        count: heads inverted from one view; a third of them also from five views, and from random weights.
+        samples: how many samples are compared with as many renders; 0 leaves this out.
+    """
+    from .bench import frechet
+    from .bench import prior as bench
+    from .heads.model import HeadPack
+    from .judges.headnet import load_headnet
+    from .prior.generator import load_prior
+
+    pack, generator = HeadPack(heads), load_prior(prior or shipped("prior")).generator
+    config = bench.PriorBenchConfig(one_view=count, five_views=-(-count // 3), random_weights=-(-count // 3))
+    with _bar("Inverting heads") as report:
+        results = bench.bench_prior(generator, pack, output, config, report)
+    print(bench.table(results))
+    if samples:
+        with _bar("Comparing samples") as report:
+            spread = frechet.bench_samples(generator, pack, load_headnet(), samples, report)
+        bench.write_json(output / "samples.json", spread)
+        print(
+            f"Frechet distance of {samples} samples to renders {spread['samples']:.3f}; of other renders {spread['floor']:.3f}"
+        )
+    print(f"{output / 'curves.png'}, {output / 'sheet.png'}")
 
 
 def shipped(name: str) -> Path:

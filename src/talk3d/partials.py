@@ -31,6 +31,18 @@ def remove_stale_partials(path: Path) -> None:
             shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a small file so that it is there whole or not at all; makes its folder, replaces an earlier file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale_partials(path)
+    partial = partial_path(path)
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def _runs(process: int) -> bool:
     """Whether a process lives. One that was killed, but whose parent has not taken note, does not."""
     if os.name == "nt":  # there is no harmless way to ask; better to leave a partial than to break a running command

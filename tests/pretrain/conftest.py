@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from talk3d.camera import Orbit
@@ -26,11 +25,7 @@ def pack(shared: Path) -> HeadPack:
 @pytest.fixture(scope="package")
 def embedding(pack: HeadPack) -> HeadEmbedding:
     """Made once: it samples 2,000 heads."""
-    decode = latent.parameters_from_latent
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        # It passes float64 latents to a function annotated with float32; see tests/heads/test_model.py.
-        monkeypatch.setattr(latent, "parameters_from_latent", lambda z, pack: decode(np.asarray(z, np.float32), pack))
-        return HeadEmbedding(pack)
+    return HeadEmbedding(pack)
 
 
 @pytest.fixture(scope="package")

@@ -5,7 +5,6 @@ import signal
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -22,9 +21,7 @@ from talk3d.pretrain.dataset import (
     Batch,
     HeadShards,
     ShardWriters,
-    gallery,
     render_shard,
-    save_png,
 )
 
 HEADS, VIEWS, IMAGE, DEPTH = 4, 3, 64, 16
@@ -157,19 +154,6 @@ def test_new_shards_are_noticed_when_asked(shards: Path, pack: HeadPack, tmp_pat
     data.refresh()
     data.refresh()
     assert len(data) == 2 * HEADS
-
-
-def test_a_gallery_reads_row_by_row(tmp_path: Path) -> None:
-    levels = torch.tensor([-1.0, 0.0, 1.0, 3.0])
-    image = gallery(levels[:, None, None, None].expand(4, 3, 2, 2), columns=2)
-    assert image.shape == (4, 4, 3)
-    assert image[::2, ::2, 0].tolist() == [[0, 128], [255, 255]]
-    coloured = np.zeros((2, 2, 3), np.uint8)
-    coloured[..., 0] = 200
-    save_png(tmp_path / "red.png", coloured)
-    blue_green_red = cv2.imread(str(tmp_path / "red.png"))
-    assert blue_green_red is not None
-    assert blue_green_red[0, 0].tolist() == [0, 0, 200]
 
 
 def test_a_writer_draws_what_is_missing_while_its_trainer_lives(

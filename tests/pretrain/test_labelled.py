@@ -14,12 +14,15 @@ from talk3d.errors import ConfigError
 from talk3d.pretrain.labelled import LabelledDataset, mirror_label
 
 COUNT, SIZE = 3, 16
+OFF_CENTRE = Orbit(radius=2.6, pivot=(0.0, 0.05, 0.1), focal=3.9)
 
 
 def labels() -> list[list[float]]:
-    orbit = Orbit()
+    orbit = OFF_CENTRE
     poses = orbit.pose(torch.tensor([0.0, 0.4, -0.2]), torch.tensor([0.0, 0.1, -0.3]))
-    return camera_label(poses, orbit.intrinsics()).tolist()
+    intrinsics = orbit.intrinsics()
+    intrinsics[0, 2], intrinsics[0, 1] = 0.45, 0.02  # an axis off the middle, and some skew
+    return camera_label(poses, intrinsics).tolist()
 
 
 def pictures() -> np.ndarray:
@@ -116,3 +119,18 @@ def test_damaged_and_odd_pictures_are_named(tmp_path: Path) -> None:
     cv2.imwrite(str(path / "00" / "2.png"), np.zeros((SIZE * 2, SIZE * 2, 3), np.uint8))
     with pytest.raises(ConfigError, match="is 32 pixels wide, the first picture 16"):
         dataset.get(np.array([2]))
+
+
+def test_the_camera_of_the_pictures_is_found(tmp_path: Path) -> None:
+    found = LabelledDataset(write(tmp_path / "data")).orbit()
+    assert found.focal == pytest.approx(3.9, abs=1e-3)
+    assert found.radius == pytest.approx(2.6, abs=1e-3)
+    np.testing.assert_allclose(found.pivot, OFF_CENTRE.pivot, atol=2e-3)
+
+
+def test_a_digest_tells_data_sets_apart(tmp_path: Path) -> None:
+    dataset = LabelledDataset(write(tmp_path / "data"))
+    assert dataset.digest() == LabelledDataset(write(tmp_path / "same")).digest()
+    assert dataset.digest() != LabelledDataset(tmp_path / "data", mirrored=True).digest()
+    dataset.labels[0, 3] += 0.1
+    assert dataset.digest() != LabelledDataset(tmp_path / "data").digest()

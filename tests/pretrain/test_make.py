@@ -35,7 +35,8 @@ def found(generator: Generator) -> np.ndarray:
 def dataset(tmp_path: Path) -> LabelledDataset:
     folder = tmp_path / "pictures"
     folder.mkdir()
-    label = camera_label(Orbit().pose(torch.zeros(1), torch.zeros(1)), Orbit().intrinsics())[0].tolist()
+    orbit = Orbit(focal=4.2647)
+    label = camera_label(orbit.pose(torch.zeros(1), torch.zeros(1)), orbit.intrinsics())[0].tolist()
     for number in range(2):
         cv2.imwrite(str(folder / f"{number}.png"), np.full((64, 64, 3), 90 * number, np.uint8))
     (folder / "dataset.json").write_text(json.dumps({"labels": [["0.png", label], ["1.png", label]]}))
@@ -54,6 +55,8 @@ def test_heads_become_a_prior_with_expressions(
 ) -> None:
     """Both phases; the shards lie there already, so that no process has to draw them at full size."""
     monkeypatch.setattr(make, "measure_canonical", found)
+    monkeypatch.setattr(make, "IMAGE_SIZE", 64)
+    monkeypatch.setattr(make, "DEPTH_SIZE", 16)
     monkeypatch.setattr(make, "FIRST_SHARDS", 2)
     monkeypatch.setattr(train, "FIRST_SHARDS", 2)
     work = tmp_path / "work"
@@ -81,18 +84,23 @@ def test_pictures_become_a_prior(
 ) -> None:
     monkeypatch.setattr(make, "measure_canonical", found)
     opaque = dataclasses.replace(profile, alpha=False, c_dim=25, mapping_embed=8, camera_scale=1.0)
-    monkeypatch.setitem(make.PRESETS, "mini", opaque)
-    make.from_images(dataset, tmp_path / "prior", tmp_path / "work", "mini", None, TINY, ignore, False)
-    assert load_prior(tmp_path / "prior").profile == opaque
+    monkeypatch.setitem(make.PRESETS, "mini", (opaque, TINY))
+    make.from_images(dataset, tmp_path / "prior", tmp_path / "work", "mini", None, 1, False, ignore, False)
+    prior = load_prior(tmp_path / "prior")
+    # The camera is that of the pictures, which were taken from elsewhere than the preset's.
+    assert prior.profile == dataclasses.replace(opaque, orbit=dataset.orbit())
+    assert prior.profile.orbit.focal == pytest.approx(4.2647)
+    assert (tmp_path / "work" / "adversarial" / "log.jsonl").read_text().count("\n") == 1
 
 
 def test_pictures_of_another_size_are_refused(dataset: LabelledDataset, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="64 pixels wide, the network draws 256"):
-        make.from_images(dataset, tmp_path / "prior", tmp_path / "work", "mini", None, TINY, ignore, False)
+        make.from_images(dataset, tmp_path / "prior", tmp_path / "work", "mini", None, None, False, ignore, False)
     assert not (tmp_path / "work").exists()
 
 
 def test_presets_are_what_they_are_called() -> None:
-    assert make.PRESETS["eg3d"].image_resolution == 512
-    assert make.PRESETS["mini"].image_resolution == 256
-    assert not any(profile.alpha for profile in make.PRESETS.values())
+    assert make.PRESETS["eg3d"][0].image_resolution == 512
+    assert make.PRESETS["eg3d"][1].batch == 32
+    assert make.PRESETS["mini"][0].image_resolution == 256
+    assert not any(profile.alpha for profile, _ in make.PRESETS.values())

@@ -72,6 +72,14 @@ def test_a_group_of_equal_pictures_does_not_deviate() -> None:
     assert not torch.equal(added[0], added[1])
 
 
+@pytest.mark.parametrize(("batch", "group"), [(1, 1), (2, 2), (3, 3), (4, 4), (6, 3), (8, 4), (5, 1)])
+def test_groups_are_as_large_as_divides_the_batch(batch: int, group: int) -> None:
+    x = torch.randn(batch, 3, 4, 4)
+    values = MinibatchDeviation()(x)[:, 3, 0, 0]
+    assert len(set(values.tolist())) == (batch // group if group > 1 else 1)
+    assert (values > 0.1).all() == (group > 1)
+
+
 def test_without_a_label_there_is_no_projection() -> None:
     torch.manual_seed(0)
     image, raw, _ = inputs()

@@ -1,8 +1,8 @@
 """How much does a prior know? Unseen heads are inverted from one or five views, and judged from nine against exact truth.
 
-The heads come from fixed seeds and wear only textures that no training head ever wore. Each is inverted and tuned as
-`talk3d personalize` does it. The same is done to a generator with random weights, at the best of three learning rates: what
-remains of the difference at the side is what the prior is worth.
+The heads come from fixed seeds and wear only textures that no training head ever wore. Each is inverted and tuned by the means
+of `talk3d personalize`, with more steps. The same is done to a generator with random weights, at the best of three learning
+rates: what remains of the difference at the side is what the prior is worth.
 
 Letters: K views, S side of the pictures, R side of the raw pictures.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,9 +28,10 @@ from ..heads.latent import LATENT_SIZE, parameters_from_latent
 from ..heads.model import SCALE, HeadPack
 from ..heads.raster import render_head
 from ..judges.headnet import perceptual_distance
-from ..partials import partial_path
+from ..partials import write_whole
 from ..personalize.invert import InvertConfig, invert
 from ..personalize.tune import TuneConfig, tune
+from ..pictures import as_image, write_png
 from ..prior.generator import Generator, composite
 from ..prior.patch import Windows, picture_losses, render_patch
 
@@ -55,7 +55,7 @@ class PriorBenchConfig:
     five_views: int = 8
     random_weights: int = 8
     invert: InvertConfig = field(default_factory=lambda: InvertConfig(steps=150))
-    tune: TuneConfig = field(default_factory=lambda: TuneConfig(steps=150))
+    tune: TuneConfig = field(default_factory=lambda: TuneConfig(steps=300, learning_rate=4e-3, windows=4, ball_weight=0.2))
 
     def heads(self, start: Start) -> int:
         """How many heads start so."""
@@ -163,11 +163,13 @@ def from_random_weights(
         rng = np.random.default_rng([SEED, number, step])
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, (1 - step / steps) / 0.5)
-        count = len(views)
+        count = config.tune.windows
+        chosen = np.resize(rng.permutation(len(views)), count)
         windows = Windows.random(count, profile.neural_resolution, rng)
         planes = fresh.planes(ws).expand(count, -1, -1, -1, -1)
-        patch = render_patch(fresh, planes, ws.expand(count, -1, -1), cameras, windows, rng)
-        terms = picture_losses(patch, views.target, views.background, windows, config.tune.structure_weight)
+        patch = render_patch(fresh, planes, ws.expand(count, -1, -1), cameras[chosen], windows, rng)
+        batch = views[chosen]
+        terms = picture_losses(patch, batch.target, batch.background, windows, config.tune.structure_weight)
         loss = torch.stack([value.mean() for value in terms.values()]).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -198,6 +200,8 @@ def bench_prior(
     Raises:
         ConfigError: the prior's pictures carry no alpha, or `output` holds results of another prior or effort.
     """
+    if config.one_view < 1:
+        raise ConfigError("At least one head must be inverted from one view.")
     if not generator.profile.alpha:
         raise ConfigError("This prior's pictures carry no alpha, so the head cannot be told from the background in them.")
     output.mkdir(parents=True, exist_ok=True)
@@ -212,17 +216,15 @@ def bench_prior(
                 progress((done + part) / len(jobs), text)
 
             scores, images = _judge(generator, pack, start, number, config, report)
-            path.parent.mkdir(exist_ok=True)
             if images is not None:
-                cv2.imwrite(str(path.with_suffix(".png")), images[..., ::-1])
+                write_png(path.with_suffix(".png"), images)
             write_json(path, scores)
         for name, values in json.loads(path.read_text()).items():
             results.setdefault(start, {}).setdefault(name, []).append(values)
     write_json(output / "report.json", {"views": VIEWS, "config": asdict(config), "results": results})
-    cv2.imwrite(str(output / "curves.png"), curves(results)[..., ::-1])
-    pictures = [np.asarray(cv2.imread(str(p))) for p in sorted((output / "heads").glob("one-view-*.png"))[:8]]
-    if pictures:
-        cv2.imwrite(str(output / "sheet.png"), np.concatenate(pictures))
+    write_png(output / "curves.png", curves(results))
+    pictures = [np.asarray(cv2.imread(str(p)))[..., ::-1] for p in sorted((output / "heads").glob("one-view-*.png"))[:8]]
+    write_png(output / "sheet.png", np.concatenate(pictures))
     return results
 
 
@@ -297,8 +299,7 @@ def _judge(
     scores, images = _score(*personalized(generator, given, config, number, progress), truth)
     grey = torch.full_like(truth.images[:, :3], 0.2)
     rows = [composite(pictures, grey).clamp(-1, 1) for pictures in (truth.images, images)]
-    both = torch.cat([torch.cat(list(row), 2) for row in rows], 1)[:, ::2, ::2]
-    return scores, ((both + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    return scores, as_image(torch.cat([torch.cat(list(row), 2) for row in rows], 1)[:, ::2, ::2])
 
 
 @torch.no_grad()
@@ -327,6 +328,4 @@ def _same_run(output: Path, generator: Generator, config: PriorBenchConfig) -> N
 
 def write_json(path: Path, value: object) -> None:
     """Write a whole file or none."""
-    partial = partial_path(path)
-    partial.write_text(json.dumps(value, indent=1))
-    os.replace(partial, path)
+    write_whole(path, json.dumps(value, indent=1).encode())

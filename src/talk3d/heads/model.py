@@ -98,7 +98,7 @@ class HeadParameters:
     haemoglobin: float = 0.0
     """-1 .. 1: less or more red."""
     mottle: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """How much of three patches of lighter and darker skin, a few centimetres wide, -1..1; 1 is 4 % of the albedo."""
+    """How much of three patterns of lighter and darker skin, a few centimetres wide, -1..1; together at most 4 %."""
     lip_tint: float = 0.3
     """0..1."""
     freckles: float = 0.0
@@ -188,8 +188,8 @@ class HeadPack:
     @cached_property
     def styles(self) -> dict[str, list[str]]:
         """Names of the textures and hairstyles by kind: skin, brows, eyes, hair."""
-        kinds = {kind: sorted(p.stem for p in (self.root / kind).iterdir()) for kind in ("skin", "brows", "eyes", "hair")}
-        return kinds
+        kinds = ("skin", "brows", "eyes", "hair")
+        return {kind: sorted(p.stem for p in (self.root / kind).iterdir() if p.suffix in (".png", ".webp")) for kind in kinds}
 
     def training(self, kind: str) -> list[str]:
         """The names of one kind that training heads may wear."""
@@ -253,7 +253,7 @@ class HeadPack:
             rest=self.mean,
             skin=self._paint(parameters),
             eye=self._iris(parameters),
-            mottle=0.04 * np.array(parameters.mottle, np.float32),
+            mottle=(0.04 / 3) * np.array(parameters.mottle, np.float32),
             shirt=linear_light(np.array(parameters.shirt, np.float32)),
             hair=self._grow(parameters, neutral),
             light=parameters.light,

@@ -10,11 +10,16 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ConfigError
 from .model import GAMMA, Array, Head, HeadPack, to_world
+
+try:
+    import numba
+except ModuleNotFoundError as error:
+    raise ConfigError('Drawing heads needs numba, which is not installed. Run `pip install "talk3d[heads]"`.') from error
 
 SUPERSAMPLING = 2
 LABELS = ("background", "skin", "lips", "eye", "mouth", "hair", "shirt")

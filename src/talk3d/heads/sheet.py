@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,19 +9,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ..camera import Orbit
 from ..errors import ConfigError
-from ..partials import partial_path, refuse_existing
+from ..partials import refuse_existing
+from ..pictures import Image, in_rows, require_png, write_png
 from .latent import LATENT_SIZE, is_female, parameters_from_latent, tone_of
 from .model import Array, HeadPack, HeadParameters
 from .raster import LABELS, HeadPicture, draw_background, landmarks68, project, render_flow, render_head
 
 SIZE = 192
 COLUMNS = 8
-
-Image = NDArray[np.uint8]
 
 
 def write_sheet(
@@ -39,11 +36,12 @@ def write_sheet(
         progress: called with (part done 0..1, what is done).
 
     Raises:
-        ConfigError: no heads were asked for.
-        ArtifactError: the file exists.
+        ConfigError: no heads were asked for, or the name is no PNG's.
+        OutputExistsError: the file exists.
     """
     if count < 1:
         raise ConfigError(f"A sheet of {count} heads shows nothing. Ask for at least one with `--count`.")
+    require_png(output)
     refuse_existing(output, overwrite)
     rng = np.random.default_rng(seed)
     cells: list[Image] = []
@@ -56,13 +54,7 @@ def write_sheet(
         progress((index + 1) / (count + 1), "drawing heads")
     cells += [np.full((SIZE, SIZE, 3), 255, np.uint8)] * (-count % COLUMNS)
     cells += _truths(parameters_from_latent(rng.standard_normal(LATENT_SIZE).astype(np.float32), pack), pack)
-    rows = [np.concatenate(cells[i : i + COLUMNS], 1) for i in range(0, len(cells), COLUMNS)]
-    partial = partial_path(output).with_suffix(".png")
-    try:
-        cv2.imwrite(str(partial), np.concatenate(rows, 0)[..., ::-1])
-        os.replace(partial, output)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_png(output, in_rows(cells, COLUMNS))
     progress(1.0, "drawing heads")
 
 

@@ -30,8 +30,8 @@ class TuneConfig:
 
     steps: int = 120
     learning_rate: float = 2e-3
-    frames_per_step: int = 3
-    """Frames drawn in one step; memory depends on this, not on how many frames there are."""
+    windows: int = 3
+    """Windows drawn in one step, each of another frame while there are enough; memory depends on this alone."""
     ball_radius: float = 1.0
     """Distance of the ball's latents from the person, in units of the prior's spread of w per component."""
     ball_weight: float = 0.5
@@ -60,7 +60,7 @@ def tune(
         rng = np.random.default_rng([config.seed, 2, step])
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * min(1.0, (1 - step / config.steps) / 0.5)
-        chosen = rng.permutation(len(views))[: config.frames_per_step]
+        chosen = np.resize(rng.permutation(len(views)), config.windows)
         batch, ws = views[chosen], ws_all[torch.from_numpy(chosen)]
         windows = Windows.random(len(chosen), profile.neural_resolution, rng)
         index = torch.from_numpy(chosen)

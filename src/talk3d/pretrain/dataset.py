@@ -8,12 +8,14 @@ Letters: N heads per shard, K views per head, S image size, R size of the depth 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import multiprocessing
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +26,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..camera import Orbit
-from ..partials import partial_path, remove_stale_partials
+from ..errors import ConfigError
+from ..partials import partial_path, remove_stale_partials, write_whole
 
 if TYPE_CHECKING:
     from ..heads.model import HeadPack
@@ -35,6 +38,8 @@ IMAGE_SIZE = 256
 DEPTH_SIZE = 64
 YAW_RANGE = math.radians(70)
 PITCH_RANGE = math.radians(28)
+HEADS_VERSION = 3
+"""Counted up when the same numbers would give other pictures."""
 HELD_OUT_SHARDS = 2
 """The first shards are never trained on; they measure progress on unseen heads."""
 
@@ -53,6 +58,35 @@ class Batch:
     """[B, K, 4, S, S] uint8: sRGB premultiplied by alpha, and alpha."""
     depth: Tensor
     """[B, K, R, R] float32 distance along the ray in scene units; inf where the head does not cover the whole cell."""
+
+
+def claim(root: Path, pack: HeadPack, orbit: Orbit) -> None:
+    """Note in the folder of shards what they are drawn from, or compare with what is noted there.
+
+    Raises:
+        ConfigError: the folder holds heads of another kind.
+    """
+    from ..heads.latent import LATENT_SIZE
+    from ..heads.raster import SUPERSAMPLING
+
+    files = sorted(path for path in pack.root.rglob("*") if path.suffix in (".npz", ".webp", ".png", ".json"))
+    listing = "".join(f"{path.relative_to(pack.root).as_posix()} {path.stat().st_size}\n" for path in files)
+    mine = {
+        "heads": HEADS_VERSION,
+        "latent": LATENT_SIZE,
+        "size": [IMAGE_SIZE, SUPERSAMPLING],
+        "orbit": json.loads(json.dumps(asdict(orbit))),
+        "pack": hashlib.sha256(listing.encode()).hexdigest(),
+    }
+    note = root / "shards.json"
+    if note.exists() and (noted := json.loads(note.read_text())) != mine:
+        different = ", ".join(sorted(name for name in mine if noted.get(name) != mine[name]))
+        raise ConfigError(
+            f"The rendered heads in `{root}` were drawn from something else ({different}). Render into another folder, or "
+            "remove that one."
+        )
+    if not note.exists():
+        write_whole(note, json.dumps(mine, indent=1).encode())
 
 
 def render_shard(root: Path, number: int, pack: HeadPack, orbit: Orbit) -> Path:
@@ -112,8 +146,9 @@ class ShardWriters:
         self._processes = [context.Process(target=_draw_shards, args=a, daemon=True) for a in arguments]
 
     def at_work(self) -> bool:
-        """Whether any of them still draws, or may have drawn something since the last look."""
-        return any(process.is_alive() for process in self._processes)
+        """Whether any of them still draws, and none has failed."""
+        failed = any(process.exitcode not in (None, 0) for process in self._processes)
+        return not failed and any(process.is_alive() for process in self._processes)
 
     def __enter__(self) -> ShardWriters:
         for process in self._processes:
@@ -154,13 +189,14 @@ class HeadShards:
 
         self.root, self.held_out = root, held_out
         self._pack, self._embed = pack, HeadEmbedding(pack)
-        self._shards: list[dict[str, NDArray]] = []
+        self._shards: list[tuple[int, dict[str, NDArray]]] = []
         self._known: set[str] = set()
         self.refresh(below)
 
     @property
-    def heads_per_shard(self) -> int:
-        return HEADS_PER_SHARD
+    def shards(self) -> int:
+        """Number of shards."""
+        return len(self._shards)
 
     def refresh(self, below: int | None = None) -> None:
         """Take note of new shards, of those with numbers below `below` if that is given."""
@@ -175,7 +211,9 @@ class HeadShards:
                 shard = {p.stem: np.load(p, mmap_mode="r") for p in folder.glob("*.npy")}
                 heads = [parameters_from_latent(z, self._pack) for z in shard["latents"]]
                 shard["latents"] = np.stack([self._embed(head) for head in heads])
-                self._shards.append(shard)
+                self._shards.append((number, shard))
+        # A head's index must not depend on which of two writers was faster.
+        self._shards.sort(key=lambda entry: entry[0])
 
     def __len__(self) -> int:
         """Number of heads."""
@@ -185,7 +223,7 @@ class HeadShards:
         """The heads `indices` [B], seen from their views `views` [B, K]."""
         parts: dict[str, list[NDArray]] = {name: [] for name in ("latents", "yaw", "pitch", "images", "depth")}
         for index, chosen in zip(indices, views, strict=True):
-            shard, row = self._shards[index // HEADS_PER_SHARD], index % HEADS_PER_SHARD
+            shard, row = self._shards[index // HEADS_PER_SHARD][1], index % HEADS_PER_SHARD
             parts["latents"].append(shard["latents"][row])
             for name in ("yaw", "pitch", "images", "depth"):
                 parts[name].append(shard[name][row][chosen])
@@ -201,15 +239,3 @@ class HeadShards:
         """Every head once, all its views, one by one."""
         for index in range(len(self)):
             yield self.get(np.array([index]), np.arange(VIEWS_PER_HEAD)[None])
-
-
-def gallery(images: Tensor, columns: int) -> NDArray[np.uint8]:
-    """Lay pictures [N, 3, S, S] in -1..1 out in rows, as an [H, W, 3] uint8 image."""
-    array = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    rows = [np.concatenate(array[i : i + columns], 1) for i in range(0, len(array), columns)]
-    return np.concatenate(rows, 0)
-
-
-def save_png(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write an RGB picture."""
-    cv2.imwrite(str(path), image[..., ::-1])

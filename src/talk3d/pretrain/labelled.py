@@ -5,6 +5,7 @@ Letters: N pictures in all, B of a batch, S their side.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import zipfile
@@ -17,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..camera import Orbit
 from ..errors import ConfigError
 
 INDEX = "dataset.json"
@@ -80,19 +82,41 @@ class LabelledDataset:
         Raises:
             ConfigError: a picture is damaged, not square, or of another size than the first one.
         """
-        images, labels = [], []
+        images = []
         for index in indices:
             number, mirror = divmod(int(index), 2) if self.mirrored else (int(index), 0)
-            image, label = self._picture(number), self.labels[number]
+            image = self._picture(number)
             if image.shape[0] != self.resolution:
                 raise ConfigError(
                     f"`{self.names[number]}` of `{self.path}` is {image.shape[0]} pixels wide, the first picture "
                     f"{self.resolution}. Bring all to one size."
                 )
             images.append(image[:, ::-1] if mirror else image)
-            labels.append(mirror_label(label) if mirror else label)
         stack = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
-        return LabelledPictures(stack / 127.5 - 1, torch.from_numpy(np.stack(labels)))
+        return LabelledPictures(stack / 127.5 - 1, self.cameras(indices))
+
+    def cameras(self, indices: Int[np.ndarray, " batch"]) -> Float[Tensor, "batch 25"]:
+        """The labels alone of the pictures `indices`."""
+        numbers, mirrors = np.divmod(indices, 2) if self.mirrored else (indices, np.zeros_like(indices))
+        labels = [mirror_label(self.labels[n]) if m else self.labels[n] for n, m in zip(numbers, mirrors, strict=True)]
+        return torch.from_numpy(np.stack(labels))
+
+    def digest(self) -> str:
+        """SHA-256 of the list of pictures and labels, by which a run knows its data."""
+        return hashlib.sha256("\n".join(self.names).encode() + self.labels.tobytes() + bytes([self.mirrored])).hexdigest()
+
+    def orbit(self) -> Orbit:
+        """The camera that the pictures were taken by, on the whole: distance, the point it looks at, focal length."""
+        poses = self.labels[:, :16].reshape(-1, 4, 4).astype(np.float64)
+        positions, axes = poses[:, :3, 3], poses[:, :3, 2]
+        # The point with the least squared distance from all optical axes; a common direction leaves its place along it open.
+        across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
+        pivot = np.linalg.lstsq(across.sum(0), (across @ positions[..., None]).sum(0)[:, 0], rcond=1e-6)[0]
+        focal = float(np.median(self.labels[:, [16, 20]]))
+        x, y, z = (round(float(value), 4) for value in pivot)
+        return Orbit(
+            radius=round(float(np.median(np.linalg.norm(positions, axis=1))), 4), pivot=(x, y, z), focal=round(focal, 4)
+        )
 
     def _picture(self, number: int) -> np.ndarray:
         """[S, S, 3] uint8 RGB."""
@@ -120,10 +144,16 @@ class LabelledDataset:
 
 
 def mirror_label(label: Float[np.ndarray, 25]) -> Float[np.ndarray, 25]:
-    """The camera that takes the mirror image: elements [0,1], [0,2], [1,0], [2,0] and [0,3] of the pose change their sign."""
+    """The camera that takes the mirror image.
+
+    Elements [0,1], [0,2], [1,0], [2,0] and [0,3] of the pose change their sign (method 3.3), and so does the skew; an optical
+    axis that is not in the middle moves to the other side.
+    """
     signs = np.ones(LABEL_SIZE, np.float32)
-    signs[[1, 2, 3, 4, 8]] = -1
-    return label * signs
+    signs[[1, 2, 3, 4, 8, 17]] = -1
+    mirrored = label * signs
+    mirrored[18] = 1 - label[18]
+    return mirrored
 
 
 def _is_label(value: object) -> bool:

@@ -6,25 +6,36 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..errors import ConfigError, NoFaceError
+from ..frozen import MODELS, model_path
 from ..heads.latent import HeadEmbedding
 from ..heads.model import HeadPack
 from ..prior.generator import FULL, MINI, Generator, Profile, save_prior
-from .adversarial import AdversarialConfig, HeadSource, LabelledSource, train_adversarially
+from .adversarial import EG3D, AdversarialConfig, HeadSource, LabelledSource, check, train_adversarially
 from .canonical import measure_canonical
-from .dataset import HELD_OUT_SHARDS, HeadShards, ShardWriters
+from .dataset import DEPTH_SIZE, HELD_OUT_SHARDS, IMAGE_SIZE, HeadShards, ShardWriters
 from .labelled import LabelledDataset
 from .run import join
-from .train import FIRST_SHARDS, PretrainConfig, train_prior
+from .train import FIRST_SHARDS, PretrainConfig, shards_at, train_prior
 
 MINI_PICTURES = dataclasses.replace(
     MINI, name="mini-pictures", alpha=False, z_dim=128, c_dim=25, mapping_embed=128, normalize_latent=True, camera_scale=1.0,
     density_gain=1.0,
 )  # fmt: skip
 """The size of the shipped prior for pictures that have a background and no known parameters."""
-PRESETS: dict[str, Profile] = {"mini": MINI_PICTURES, "eg3d": FULL}
+PRESETS: dict[str, tuple[Profile, AdversarialConfig]] = {
+    "mini": (MINI_PICTURES, AdversarialConfig(steps=20_000)),
+    "eg3d": (dataclasses.replace(FULL, neural_resolution=128), EG3D),
+}
+"""Network and settings for pictures: one for a patient CPU, and EG3D's own for several GPUs."""
+
+
+def default_work(output: Path) -> Path:
+    """Where the unfinished training of a prior lives: beside it."""
+    return output.with_name(output.name + ".training")
 
 
 def from_heads(
@@ -54,10 +65,10 @@ def from_heads(
     Raises:
         ConfigError: too few shards to train on, or weights that were not made for this head model.
     """
-    if (config.shards or 0) < HELD_OUT_SHARDS + FIRST_SHARDS:
+    if config.shards is None or config.shards < HELD_OUT_SHARDS + FIRST_SHARDS:
         raise ConfigError(
-            f"{config.shards} shards were asked for, but the first {HELD_OUT_SHARDS} are held out for scoring and training "
-            f"begins with {FIRST_SHARDS}. Ask for more of them."
+            f"{config.shards or 'No'} shards were asked for, but the first {HELD_OUT_SHARDS} are held out for scoring and "
+            f"training begins with {FIRST_SHARDS}. Ask for more of them."
         )
     embedding = HeadEmbedding(pack)
     profile = start.profile if start else dataclasses.replace(MINI, z_dim=embedding.size)
@@ -66,9 +77,18 @@ def from_heads(
             f"The prior to start from reads {profile.z_dim} numbers and this head model gives {embedding.size}: it was trained "
             "on another one, or on pictures. Start from a prior of the same head model, or from none."
         )
+    if (profile.image_resolution, profile.neural_resolution) != (IMAGE_SIZE, DEPTH_SIZE):
+        raise ConfigError(
+            f"The prior to start from draws {profile.image_resolution} and {profile.neural_resolution} pixels; heads are "
+            f"rendered with {IMAGE_SIZE} and {DEPTH_SIZE}."
+        )
+    for name in MODELS:
+        model_path(name)  # canonical landmarks are measured last, and must not fail then
     heads = work / "shards"
     with join() as workers:
-        with ShardWriters(heads, range(config.shards or 0), pack, profile.orbit, 0 if workers.rank else renderers) as writers:
+        if adversarial.steps:
+            check(adversarial, workers)
+        with ShardWriters(heads, range(config.shards), pack, profile.orbit, 0 if workers.rank else renderers) as writers:
             generator = train_prior(
                 pack,
                 heads,
@@ -83,9 +103,10 @@ def from_heads(
         if adversarial.steps:
             generator = train_adversarially(
                 generator,
-                HeadSource(HeadShards(heads, pack), generator),
+                # The shards that the last supervised step saw; the writers may have been further, or not.
+                HeadSource(HeadShards(heads, pack, below=shards_at(config.steps - 1, config)), profile.orbit),
                 work / "adversarial",
-                adversarial,
+                adversarial.continued(),
                 lambda step, steps, _: progress("adversarial training", step / steps),
                 workers,
             )
@@ -96,7 +117,7 @@ def from_heads(
     save_prior(
         output,
         generator,
-        measure_canonical(generator),
+        _landmarks(generator),
         expressions=expressions,
         half=True,
         licence="Apache-2.0",
@@ -110,7 +131,8 @@ def from_images(
     work: Path,
     preset: str,
     start: Generator | None,
-    config: AdversarialConfig,
+    steps: int | None,
+    tensorboard: bool,
     progress: Callable[[str, float], None],
     overwrite: bool,
 ) -> None:
@@ -120,16 +142,22 @@ def from_images(
         dataset: pictures with camera labels.
         output: folder of the Prior.
         work: folder for the training state; it is continued.
-        preset: a name of `PRESETS`, for the sizes of fresh weights.
-        start: weights to start from instead.
-        config: settings.
+        preset: a name of `PRESETS`.
+        start: weights to start from instead of fresh ones of the preset's sizes.
+        steps: iterations; None for the preset's.
+        tensorboard: also write event files.
         progress: called with (stage, part done 0..1).
         overwrite: replace an existing Prior.
 
     Raises:
         ConfigError: the pictures are not of the network's size, or the prior to start from has alpha.
     """
-    profile = start.profile if start else PRESETS[preset]
+    profile, config = PRESETS[preset]
+    if steps is not None:
+        config = dataclasses.replace(config, steps=steps)
+    config = dataclasses.replace(config, tensorboard=tensorboard)
+    # The camera belongs to the pictures: samples, conditioning and canonical landmarks are drawn with it.
+    profile = start.profile if start else dataclasses.replace(profile, orbit=dataset.orbit())
     if dataset.resolution != profile.image_resolution:
         raise ConfigError(
             f"The pictures of `{dataset.path}` are {dataset.resolution} pixels wide, the network draws "
@@ -137,22 +165,35 @@ def from_images(
         )
     if profile.alpha:
         raise ConfigError("The prior to start from draws heads with alpha, and pictures of a data set have none.")
+    for name in MODELS:
+        model_path(name)  # canonical landmarks are measured last, and must not fail then
     torch.manual_seed(config.seed)
     with join() as workers:
         generator = train_adversarially(
             start or Generator(profile),
             LabelledSource(dataset),
             work / "adversarial",
-            config,
+            config.continued() if start else config,
             lambda step, steps, _: progress("adversarial training", step / steps),
             workers,
+            dataset.digest(),
         )
         if workers.rank:
             return
     generator = generator.cpu()
+    save_prior(
+        output,
+        generator,
+        _landmarks(generator),
+        half=True,
+        licence="as the pictures it was trained on",
+        overwrite=overwrite,
+    )
+
+
+def _landmarks(generator: Generator) -> np.ndarray | None:
+    """Canonical landmarks; None where no face is seen (cats, a prior that was hardly trained): it still draws pictures."""
     try:
-        landmarks = measure_canonical(generator)
+        return measure_canonical(generator)
     except NoFaceError:
-        # Cats and cars have none, and a prior of them still draws pictures.
-        landmarks = None
-    save_prior(output, generator, landmarks, half=True, licence="as the pictures it was trained on", overwrite=overwrite)
+        return None

@@ -7,6 +7,7 @@ run: each takes its part of every batch, gradients are averaged over all, and th
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,8 @@ from ..artifacts import load_state, optimizer_tensors, restore_optimizer, save_s
 from ..errors import CheckpointError, ConfigError
 
 STATE = "training.safetensors"
+HARMLESS = {"tensorboard", "save_every", "sample_every"}
+"""Settings that may change when a run is continued: no weight depends on them."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,18 @@ class Workers:
 
 @contextmanager
 def join() -> Iterator[Workers]:
-    """The processes that `torchrun` started, or this one alone; on a GPU if there is one."""
+    """The processes that `torchrun` started, or this one alone; on a GPU if there is one.
+
+    Raises:
+        ConfigError: more processes than GPUs.
+    """
     count, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
     cuda = torch.cuda.is_available()
+    if cuda and local >= torch.cuda.device_count():
+        raise ConfigError(f"{count} processes were started, and this machine has {torch.cuda.device_count()} GPUs: one each.")
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
     if count == 1:
         yield Workers(device=device)
         return
@@ -103,6 +114,7 @@ class Run:
         optimizers: by name.
         workers: the processes; only the first one writes.
         tensorboard: also write event files for TensorBoard.
+        origin: what else the run depends on: profile, starting weights, data.
 
     Raises:
         ConfigError: tensorboard is asked for and not installed.
@@ -116,8 +128,11 @@ class Run:
         optimizers: Mapping[str, torch.optim.Optimizer],
         workers: Workers,
         tensorboard: bool = False,
+        origin: Mapping[str, Any] | None = None,
     ):
-        self.folder, self._config = folder, dataclasses.asdict(config)
+        self.folder = folder
+        # As JSON gives it back, so that tuples and lists compare equal.
+        self._config = json.loads(json.dumps(dataclasses.asdict(config) | {"origin": origin}))
         self._modules, self._optimizers, self._workers = modules, optimizers, workers
         folder.mkdir(parents=True, exist_ok=True)
         self._board: Any = _board(folder) if tensorboard and workers.rank == 0 else None
@@ -131,9 +146,12 @@ class Run:
         if not (self.folder / STATE).exists():
             return 0
         tensors, state = load_state(self.folder / STATE)
-        if state["config"] != json.loads(json.dumps(self._config)):
+        then, now = state["config"], self._config
+        names = sorted((then.keys() | now.keys()) - HARMLESS)
+        if different := [name for name in names if then.get(name) != now.get(name)]:
+            known = "; ".join(f"{name} {_short(then.get(name))}, now {_short(now.get(name))}" for name in different)
             raise CheckpointError(
-                f"The run in `{self.folder}` was started with other settings ({state['config']}). "
+                f"The run in `{self.folder}` was started with other settings ({known}). "
                 "Continue with the same ones, or train into another folder."
             )
         for name, module in self._modules.items():
@@ -159,6 +177,20 @@ class Run:
             if self._board is not None:
                 for name, value in entry.items():
                     self._board.add_scalar(name, value, step)
+
+
+def weights_digest(module: nn.Module) -> str:
+    """SHA-256 of all weights, by which a run knows where it started."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _board(folder: Path) -> Any:

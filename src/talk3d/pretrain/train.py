@@ -9,6 +9,7 @@ Letters: B heads, K views, N = B K pictures, P side of the ray patch, S side of 
 from __future__ import annotations
 
 import copy
+import json
 import math
 import time
 from collections.abc import Callable
@@ -23,10 +24,12 @@ from torch import Tensor
 from ..artifacts import load_state
 from ..errors import ConfigError
 from ..heads.model import HeadPack
+from ..losses import l1
+from ..pictures import Image, as_image, in_rows, write_png
 from ..prior.generator import Generator, Profile, composite
 from ..prior.patch import Windows, picture_losses, render_patch
-from .dataset import HELD_OUT_SHARDS, Batch, HeadShards, ShardWriters, gallery, save_png
-from .run import STATE, Run, Workers, finish_gradients, follow
+from .dataset import HELD_OUT_SHARDS, Batch, HeadShards, ShardWriters, claim
+from .run import STATE, Run, Workers, finish_gradients, follow, weights_digest
 
 FIRST_SHARDS = 4
 """Of heads to train on, before the first step."""
@@ -94,18 +97,23 @@ def train_prior(
         CheckpointError: the state in `run` belongs to other settings.
     """
     workers = workers or Workers()
+    workers.share(config.heads)
+    if workers.rank == 0:
+        claim(shards, pack, profile.orbit)
     data = HeadShards(shards, pack, below=None if config.shards is None else 0)
     if config.shards is None and not len(data):
         raise ConfigError(f"No rendered heads in `{shards}`: render some first.")
     torch.manual_seed(config.seed)
-    generator = (start or _fresh(profile)).to(workers.device).train().requires_grad_(True)
+    generator = copy.deepcopy(start) if start else _fresh(profile)
+    origin = {"profile": json.loads(profile.to_json()), "start": weights_digest(start) if start else None}
+    generator = generator.to(workers.device).train().requires_grad_(True)
     average = copy.deepcopy(generator).eval().requires_grad_(False)
     mapping = list(generator.backbone.mapping.parameters())
     others = [*generator.backbone.synthesis.parameters(), *generator.decoder.parameters()]
     others += generator.superresolution.parameters()
     optimizer = torch.optim.Adam([{"params": others}, {"params": mapping}], betas=(0.9, 0.99))
     modules = {"generator": generator, "average": average}
-    record = Run(run, config, modules, {"optimizer": optimizer}, workers, config.tensorboard)
+    record = Run(run, config, modules, {"optimizer": optimizer}, workers, config.tensorboard, origin)
     for step in range(record.resume(), config.steps):
         began = time.monotonic()
         _wait_for_heads(data, step, config, writers, workers.rank == 0)
@@ -131,7 +139,7 @@ def train_prior(
             held_out = HeadShards(shards, pack, held_out=True)
             scores = evaluate_heads(average, held_out, heads=16)
             entry |= {name: round(value, 3) for name, value in scores.items()}
-            save_png(run / "samples.png", sample_sheet(average, held_out))
+            write_png(run / "samples.png", sample_sheet(average, held_out))
         record.log(done, entry)
         if done % config.save_every == 0 or done == config.steps:
             record.save(done)
@@ -161,21 +169,26 @@ def _fresh(profile: Profile) -> Generator:
     return generator
 
 
+def shards_at(step: int, config: PretrainConfig) -> int:
+    """How many shards, the held-out ones included, a step of a run that draws its heads itself may look at."""
+    return min(config.shards or 0, HELD_OUT_SHARDS + FIRST_SHARDS + step // config.steps_per_shard)
+
+
 def _wait_for_heads(data: HeadShards, step: int, config: PretrainConfig, writers: ShardWriters | None, first: bool) -> None:
     """Make sure that the shards which this step may draw from are there, and no others are looked at."""
     if config.shards is None:
         if step % 50 == 0:
             data.refresh()
         return
-    wanted = min(config.shards, HELD_OUT_SHARDS + FIRST_SHARDS + step // config.steps_per_shard)
-    while len(data) < (wanted - HELD_OUT_SHARDS) * data.heads_per_shard:
+    wanted = shards_at(step, config)
+    while data.shards < wanted - HELD_OUT_SHARDS:
         at_work = writers is not None and writers.at_work()
         data.refresh(below=wanted)
         # Only the first process of several draws heads, and torchrun ends all when it fails.
-        if first and not at_work and len(data) < (wanted - HELD_OUT_SHARDS) * data.heads_per_shard:
+        if first and not at_work and data.shards < wanted - HELD_OUT_SHARDS:
             raise ConfigError(
-                f"Training waits for shard {wanted - 1} of rendered heads in `{data.root}`, and no process draws it. "
-                "What ended it stands above; mend that and run the same command again."
+                f"Training needs {wanted} shards of rendered heads in `{data.root}`, and no process draws the missing ones. "
+                "If one failed, its error stands above: mend that and run the same command again."
             )
         time.sleep(0.1)
 
@@ -196,7 +209,6 @@ def _losses(
     count = config.heads * views
     everywhere = Windows.random(count, profile.neural_resolution, rng)
     colours = rng.uniform(-1, 1, (config.heads, views, 3))[mine].reshape(-1, 3, 1, 1)
-    track = rng.random() < 0.5
 
     batch = data.get(heads[mine], seen[mine])
     pictures = slice(mine.start * views, mine.stop * views)
@@ -204,8 +216,9 @@ def _losses(
     with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
         ws = generator.map(batch.latents.to(device))
         planes = generator.planes(ws)
-    if track:
-        generator.backbone.mapping.track_average(ws.detach().float())
+    centre = ws.detach().float()[:, :1].mean(0, keepdim=True)
+    workers.mean([centre])
+    generator.backbone.mapping.track_average(centre)
     planes = planes.float().repeat_interleave(views, 0)
     ws = ws.float().repeat_interleave(views, 0)
 
@@ -217,10 +230,8 @@ def _losses(
     terms = picture_losses(patch, images, background, windows, config.structure_weight)
     true_depth = windows.cut(batch.depth.flatten(0, 1)[:, None].to(device))
     covered = torch.isfinite(true_depth)
-    depth_error = torch.where(covered, patch.depth - torch.where(covered, true_depth, 0.0), 0.0).abs()
-    return {name: value.mean() for name, value in terms.items()} | {
-        "depth": config.depth_weight * depth_error.sum() / covered.sum().clamp(min=1)
-    }
+    terms["depth"] = config.depth_weight * l1(patch.depth, torch.where(covered, true_depth, 0.0), covered.float())
+    return {name: value.mean() for name, value in terms.items()}
 
 
 def _schedule(step: int, steps: int) -> float:
@@ -249,22 +260,24 @@ def evaluate_heads(generator: Generator, data: HeadShards, heads: int) -> dict[s
 
 
 def _draw(generator: Generator, batch: Batch) -> tuple[Tensor, Tensor]:
-    profile = generator.profile
+    """Raw pictures with alpha and depth [N, 5, *, *], and final ones, on the CPU whatever the generator runs on."""
+    profile, device = generator.profile, generator.backbone.mapping.w_avg.device
     views = batch.yaw.shape[1]
-    ws = generator.map(batch.latents).repeat_interleave(views, 0)
+    ws = generator.map(batch.latents.to(device)).repeat_interleave(views, 0)
     planes = generator.planes(ws[::views]).repeat_interleave(views, 0)
-    cameras = profile.orbit.pose(batch.yaw.flatten(), batch.pitch.flatten())
-    raw = generator.render(planes, cameras, profile.orbit.intrinsics().expand(len(cameras), 3, 3), deterministic=True)
+    cameras = profile.orbit.pose(batch.yaw.flatten(), batch.pitch.flatten()).to(device)
+    intrinsics = profile.orbit.intrinsics().to(device).expand(len(cameras), 3, 3)
+    raw = generator.render(planes, cameras, intrinsics, deterministic=True)
     final = generator.superresolve(raw.features, raw.rgb, raw.alpha, ws)
-    return torch.cat([raw.rgb, 2 * raw.alpha - 1, raw.depth], 1), final
+    return torch.cat([raw.rgb, 2 * raw.alpha - 1, raw.depth], 1).cpu(), final.cpu()
 
 
 @torch.no_grad()
-def sample_sheet(generator: Generator, data: HeadShards, heads: int = 6) -> np.ndarray:
+def sample_sheet(generator: Generator, data: HeadShards, heads: int = 6) -> Image:
     """Unseen heads, four views each: the truth in one row, ours from the true latent in the next."""
     rows = []
     for _, batch in zip(range(heads), data, strict=False):
         truth = batch.images.flatten(0, 1).float() / 127.5 - 1
         background = torch.full((len(truth), 3, *truth.shape[2:]), 0.2)
         rows += [composite(truth, background), composite(_draw(generator, batch)[1], background)]
-    return gallery(torch.cat(rows), columns=rows[0].shape[0])
+    return in_rows([as_image(picture) for picture in torch.cat(rows)], columns=len(rows[0]))

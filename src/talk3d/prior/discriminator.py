@@ -63,7 +63,7 @@ class MinibatchDeviation(nn.Module):
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch channels+1 height width"]:
         """Append the mean standard deviation over groups of at most four samples."""
         batch, _, height, width = x.shape
-        group = math.gcd(STANDARD_DEVIATION_GROUP, batch)
+        group = max(size for size in range(1, STANDARD_DEVIATION_GROUP + 1) if batch % size == 0)
         grouped = x.reshape(group, batch // group, *x.shape[1:])
         deviation = (grouped.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
         return torch.cat([x, deviation.repeat(group)[:, None, None, None].expand(-1, 1, height, width)], 1)

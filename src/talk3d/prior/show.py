@@ -6,12 +6,10 @@ Letters: N samples, S side of the pictures.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -19,7 +17,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import ConfigError
-from ..partials import partial_path, refuse_existing
+from ..partials import refuse_existing
+from ..pictures import as_image, in_rows, write_png
 from ..video import FPS, VideoWriter
 from .generator import Generator, LoadedPrior, composite
 
@@ -120,18 +119,12 @@ def sample(
     cells = []
     for number in range(count):
         yaw = math.radians((0, -30, 30, 0, 15, -15, 45, -45)[number % COLUMNS])
-        cells.append(_as_picture(draw_from(generator, ws[number : number + 1], yaw, 0.0)))
+        cells.append(as_image(draw_from(generator, ws[number : number + 1], yaw, 0.0)))
         progress((number + 1) / (count + frames), "drawing samples")
-    cells += [np.full_like(cells[0], 255)] * (-count % COLUMNS if count > COLUMNS else 0)
-    rows = [np.concatenate(cells[i : i + COLUMNS], 1) for i in range(0, len(cells), COLUMNS)]
-    partial = partial_path(sheet).with_suffix(".png")
-    try:
-        cv2.imwrite(str(partial), np.concatenate(rows)[..., ::-1])
-        os.replace(partial, sheet)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_png(sheet, in_rows(cells, COLUMNS))
     size = generator.profile.image_resolution
-    with VideoWriter(film, (size, size), overwrite=overwrite) as writer:
+    note = {"talk3d": {"ai_generated": True, "prior": prior.hash}}
+    with VideoWriter(film, (size, size), metadata=note, overwrite=overwrite) as writer:
         for index, picture in enumerate(interpolation(generator, ws[:4], frames)):
             writer.write(picture)
             progress((count + index + 1) / (count + frames), "filming")
@@ -166,8 +159,4 @@ def interpolation(
         part = part * part * (3 - 2 * part)  # rest at each person
         between = torch.lerp(ws[here : here + 1], ws[(here + 1) % people : (here + 1) % people + 1], part)
         angle = 2 * math.pi * frame / frames * 2
-        yield _as_picture(draw_from(generator, between, SWING_YAW * math.sin(angle), SWING_PITCH * math.sin(angle / 2)))
-
-
-def _as_picture(image: Float[Tensor, "3 size size"]) -> UInt8[np.ndarray, "size size 3"]:
-    return ((image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+        yield as_image(draw_from(generator, between, SWING_YAW * math.sin(angle), SWING_PITCH * math.sin(angle / 2)))
