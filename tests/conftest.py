@@ -56,7 +56,11 @@ def tiny_prior(tmp_path_factory: pytest.TempPathFactory) -> LoadedPrior:
     path = tmp_path_factory.mktemp("prior") / "tiny"
     canonical = np.random.default_rng(1).normal(0, 0.1, (468, 3)).astype(np.float32)
     expressions = {name: torch.randn(TINY.z_dim) for name in ("jawOpen", "eyeBlink")}
-    save_prior(path, Generator(TINY), canonical, expressions=expressions)
+    generator = Generator(TINY)
+    with torch.no_grad():
+        # A fresh generator is full of fog; a trained one has surfaces.
+        generator.decoder.net[2].weight[0] *= TINY.density_gain
+    save_prior(path, generator, canonical, expressions=expressions)
     return load_prior(path)
 
 

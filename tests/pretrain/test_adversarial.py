@@ -137,7 +137,7 @@ def test_r1_is_the_squared_slope_at_the_real_pictures(
     penalty = adversarial.r1_penalty(linear, config, reals, no_fakes(opaque, 2), 0)
     # Every pixel of the picture has slope a, every pixel of the raw one slope b.
     pixels, few = 3 * SIZE**2, 3 * opaque.profile.neural_resolution**2
-    assert float(penalty) == pytest.approx(1.5 * (0.25 * pixels + 0.0625 * few), rel=1e-5)
+    assert float(penalty.detach()) == pytest.approx(1.5 * (0.25 * pixels + 0.0625 * few), rel=1e-5)
     penalty.backward()
     assert float(linear.a.grad) == pytest.approx(1.5 * 2 * 0.5 * pixels, rel=1e-5)
     assert float(linear.b.grad) == pytest.approx(1.5 * 2 * 0.25 * few, rel=1e-5)
