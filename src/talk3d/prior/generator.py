@@ -291,8 +291,9 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.density_gain = density_gain
+        first = EqualizedLinear(channels, hidden, lr_multiplier=lr_multiplier)
         last = EqualizedLinear(hidden, 1 + features, lr_multiplier=lr_multiplier)
-        self.net = nn.Sequential(EqualizedLinear(channels, hidden, lr_multiplier=lr_multiplier), nn.Softplus(), last)
+        self.net = nn.Sequential(first, nn.Softplus(), last)
         # A gain on random weights may leave space black or empty everywhere, where nothing can be learnt: start with thin fog.
         with torch.no_grad():
             last.weight[0] /= density_gain
