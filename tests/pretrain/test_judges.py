@@ -16,6 +16,7 @@ from talk3d.heads.subject import Phone
 from talk3d.judges.headnet import READINGS, CloseUp, Glance, HeadNetDims
 from talk3d.judges.sync import RATE, SyncDims, SyncExpert
 from talk3d.pretrain import judges
+from talk3d.pretrain import run as runs
 from talk3d.pretrain.judges import JudgeConfig, augmented, closeup_losses, fit, glance_losses, heard, random_clip, sync_losses
 from talk3d.pretrain.portraits import PICTURES, Portraits
 from talk3d.pretrain.speakers import Recording, Rig, TrackerModel
@@ -93,7 +94,7 @@ def test_an_interrupted_run_ends_bit_for_bit_like_an_uninterrupted_one(
 def test_canary_a_forgotten_optimiser_is_noticed(
     data: Portraits, reference: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(judges, "restore_optimizer", lambda *_: None)
+    monkeypatch.setattr(runs, "restore_optimizer", lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
         run(data, tmp_path, stop_after(4))
     assert not same(run(data, tmp_path), reference)

@@ -8,8 +8,6 @@ Letters: B pictures, S image side, W clips, T frames.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -23,15 +21,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..artifacts import load_state, optimizer_tensors, restore_optimizer, save_state
-from ..errors import CheckpointError
 from ..heads.subject import Phone
 from ..judges.headnet import CLOSE, SIZE, HeadNet, face_frame
 from ..judges.sync import FPS, RATE, REACH, SyncExpert, mouth_features, sound_features
 from .portraits import PICTURES, Portraits
+from .run import Run, Workers, warmed_cosine
 from .speakers import Recording, Rig, TrackerModel, shifted, speaking_lips
 
-STATE = "training.safetensors"
 Losses = Callable[[nn.Module, np.random.Generator], dict[str, Tensor]]
 
 
@@ -52,6 +48,8 @@ class JudgeConfig:
 GLANCE = JudgeConfig(steps=1300, batch=32)
 CLOSEUP = JudgeConfig(steps=4200, batch=64)
 SYNC = JudgeConfig(steps=1800, batch=8)
+WARM_UP = 50
+"""Steps until the learning rate is full."""
 CLIP, PIECE = 150, 50
 """Frames of a clip that is trained on, and of the piece whose offset is asked for."""
 
@@ -80,14 +78,13 @@ def fit(
     Raises:
         CheckpointError: the state in `run` belongs to other settings.
     """
-    run.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.AdamW(network.parameters(), betas=(0.9, 0.99), weight_decay=config.weight_decay)
-    start = _resume(run, network, optimizer, config)
+    record = Run(run, config, {"network": network}, {"optimizer": optimizer}, Workers())
     began = time.monotonic()
     network.train()
-    for step in range(start, config.steps):
+    for step in range(record.resume(), config.steps):
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * _schedule(step, config.steps)
+            group["lr"] = config.learning_rate * warmed_cosine(step, config.steps, WARM_UP)
         terms = losses(network, np.random.default_rng([config.seed, step]))
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(terms.values())).sum().backward()
@@ -95,37 +92,15 @@ def fit(
         optimizer.step()
         done = step + 1
         values = {name: round(float(value.detach()), 5) for name, value in terms.items()}
-        with (run / "log.jsonl").open("a") as log:
-            log.write(json.dumps({"step": done, "minutes": round((time.monotonic() - began) / 60, 3), **values}) + "\n")
+        record.log(done, {"minutes": round((time.monotonic() - began) / 60, 3), **values})
         out_of_time = time.monotonic() - began > 60 * minutes
         if done % config.save_every == 0 or done == config.steps or out_of_time:
-            tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
-            tensors |= optimizer_tensors(optimizer, "optimizer")
-            save_state(run / STATE, tensors, {"step": done, "config": dataclasses.asdict(config)})
+            record.save(done)
         progress(done, config.steps, " ".join(f"{name} {value:.3f}" for name, value in values.items()))
         if out_of_time and done < config.steps:
             return False
     network.eval()
     return True
-
-
-def _schedule(step: int, steps: int) -> float:
-    """Short warm-up, then a cosine to zero."""
-    return min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps))
-
-
-def _resume(run: Path, network: nn.Module, optimizer: torch.optim.Optimizer, config: JudgeConfig) -> int:
-    if not (run / STATE).exists():
-        return 0
-    tensors, state = load_state(run / STATE)
-    if state["config"] != dataclasses.asdict(config):
-        raise CheckpointError(
-            f"The run in `{run}` was started with other settings ({state['config']}). "
-            "Continue with the same ones, or train into another folder."
-        )
-    network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
-    restore_optimizer(optimizer, tensors, "optimizer")
-    return int(state["step"])
 
 
 # HeadNet

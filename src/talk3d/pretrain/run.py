@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -82,6 +83,11 @@ def join() -> Iterator[Workers]:
         yield Workers(torch.distributed.get_rank(), count, device)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def warmed_cosine(step: int, steps: int, warm_up: int) -> float:
+    """Factor on a learning rate: a rise over `warm_up` steps, times a cosine that falls to zero over all `steps`."""
+    return min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def finish_gradients(parameters: Iterable[nn.Parameter], workers: Workers) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,8 +28,10 @@ from ..pictures import Image, as_image, in_rows, write_png
 from ..prior.generator import Generator, Profile, composite
 from ..prior.patch import Windows, picture_losses, render_patch
 from .dataset import HELD_OUT_SHARDS, Batch, HeadShards, ShardWriters, claim
-from .run import STATE, Run, Workers, finish_gradients, follow, weights_digest
+from .run import STATE, Run, Workers, finish_gradients, follow, warmed_cosine, weights_digest
 
+WARM_UP = 100
+"""Steps until the learning rate is full."""
 FIRST_SHARDS = 4
 """Of heads to train on, before the first step."""
 
@@ -117,7 +118,7 @@ def train_prior(
     for step in range(record.resume(), config.steps):
         began = time.monotonic()
         _wait_for_heads(data, step, config, writers, workers.rank == 0)
-        rate = config.learning_rate * _schedule(step, config.steps)
+        rate = config.learning_rate * warmed_cosine(step, config.steps, WARM_UP)
         for group, factor in zip(optimizer.param_groups, (1.0, config.mapping_rate), strict=True):
             group["lr"] = rate * factor
         rng = np.random.default_rng([config.seed, step])
@@ -232,11 +233,6 @@ def _losses(
     covered = torch.isfinite(true_depth)
     terms["depth"] = config.depth_weight * l1(patch.depth, torch.where(covered, true_depth, 0.0), covered.float())
     return {name: value.mean() for name, value in terms.items()}
-
-
-def _schedule(step: int, steps: int) -> float:
-    """Short warm-up, then a cosine to zero."""
-    return min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 @torch.no_grad()
