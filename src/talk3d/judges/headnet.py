@@ -12,11 +12,9 @@ Letters: B pictures, C channels, R readings, E size of the embedding.
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-from ..errors import CheckpointError
+from .weights import read_weights, save_weights
 
 SIZE = 128
 """Side of the pictures that the network reads; others are resized."""
@@ -232,11 +230,7 @@ def _unit(activations: Tensor) -> Tensor:
 
 def save_headnet(network: HeadNet, path: Path) -> None:
     """Write a folded network in half precision, with its sizes."""
-    import safetensors.torch
-
-    tensors = {name: value.half().contiguous() for name, value in network.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.torch.save_file(tensors, path, {"dims": json.dumps(dataclasses.asdict(network.dims))})
+    save_weights(network, network.dims, path)
 
 
 @lru_cache
@@ -246,20 +240,7 @@ def load_headnet(path: Path = WEIGHTS) -> HeadNet:
     Raises:
         CheckpointError: the file is missing, damaged, or holds another network.
     """
-    import safetensors
-    import safetensors.torch
-
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            dims: dict[str, Any] = json.loads((file.metadata() or {})["dims"])
-        dims |= {name: tuple(dims[name]) for name in dims if isinstance(dims[name], list)}
-        network = HeadNet(HeadNetDims(**dims), folded=True)
-        network.load_state_dict({k: v.float() for k, v in safetensors.torch.load_file(path).items()})
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
-        raise CheckpointError(
-            f"`{path}` is not a readable HeadNet ({error}). Install talk3d again, or train one with tools/train_judges.py."
-        ) from error
-    return network.eval().requires_grad_(False)
+    return read_weights(path, lambda dims: HeadNet(HeadNetDims(**dims), folded=True), "HeadNet")
 
 
 def perceptual_distance(x: Picture, y: Picture) -> Float[Tensor, " batch"]:

@@ -9,8 +9,6 @@ Letters: F frames of a film, T frames at 25 per second, W clips, D size of the v
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,8 +19,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, ScoringError
+from ..errors import ScoringError
 from ..mel import mel_filters
+from .weights import read_weights, save_weights
 
 FPS, RATE = 25, 16000
 COLUMNS, HOP, WINDOW, FFT, BANDS = 4, 160, 400, 512, 40
@@ -225,11 +224,7 @@ def _resampled(lips: np.ndarray, fps: float) -> np.ndarray:
 
 def save_sync(network: SyncExpert, path: Path) -> None:
     """Write an expert in half precision, with its sizes."""
-    import safetensors.torch
-
-    tensors = {name: value.half().contiguous() for name, value in network.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.torch.save_file(tensors, path, {"dims": json.dumps(dataclasses.asdict(network.dims))})
+    save_weights(network, network.dims, path)
 
 
 @lru_cache
@@ -239,16 +234,4 @@ def load_sync(path: Path = WEIGHTS) -> SyncExpert:
     Raises:
         CheckpointError: the file is missing, damaged, or holds another network.
     """
-    import safetensors
-    import safetensors.torch
-
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            network = SyncExpert(SyncDims(**json.loads((file.metadata() or {})["dims"])))
-        network.load_state_dict({k: v.float() for k, v in safetensors.torch.load_file(path).items()})
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
-        raise CheckpointError(
-            f"`{path}` is not a readable lip-sync expert ({error}). Install talk3d again, or train one with "
-            "tools/train_judges.py."
-        ) from error
-    return network.eval().requires_grad_(False)
+    return read_weights(path, lambda dims: SyncExpert(SyncDims(**dims)), "lip-sync expert")
