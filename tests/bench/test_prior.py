@@ -15,8 +15,7 @@ from talk3d.heads.latent import HeadEmbedding
 from talk3d.heads.model import HELD_OUT, SCALE, HeadPack
 from talk3d.personalize.invert import InvertConfig
 from talk3d.personalize.tune import TuneConfig
-from talk3d.prior.generator import MINI, Generator
-from talk3d.prior.superres import SuperResolutionConfig
+from talk3d.prior.generator import MINI, Generator, LoadedPrior
 
 FEW = PriorBenchConfig(1, 1, 1, InvertConfig(steps=3), TuneConfig(steps=2))
 
@@ -27,15 +26,8 @@ def pack(shared: Path) -> HeadPack:
 
 
 @pytest.fixture(scope="module")
-def generator() -> Generator:
-    torch.manual_seed(0)
-    profile = dataclasses.replace(
-        MINI, z_dim=12, w_dim=16, mapping_features=16, plane_resolution=16, plane_channels=4, channel_base=256, channel_max=16,
-        decoder_hidden=8, decoder_features=4, neural_resolution=16,
-        superres=SuperResolutionConfig(input_resolution=16, widths=(6, 4), first_up=True, clamp=None),
-        render=dataclasses.replace(MINI.render, samples_coarse=6, samples_fine=6),
-    )  # fmt: skip
-    return Generator(profile).eval().requires_grad_(False)
+def generator(tiny_prior: LoadedPrior) -> Generator:
+    return tiny_prior.generator
 
 
 def test_psnr_counts_the_inside_of_the_head_only() -> None:

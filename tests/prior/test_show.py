@@ -1,6 +1,5 @@
 """What people see of a prior: its description, samples, a film."""
 
-import dataclasses
 from pathlib import Path
 
 import cv2
@@ -10,24 +9,16 @@ import torch
 
 from talk3d.errors import ConfigError, OutputExistsError
 from talk3d.prior import show
-from talk3d.prior.generator import MINI, Generator, LoadedPrior, load_prior, save_prior
+from talk3d.prior.generator import Generator, LoadedPrior, load_prior, save_prior
 from talk3d.prior.show import cost, describe, draw_from, interpolation, random_people, sample
-from talk3d.prior.superres import SuperResolutionConfig
 from talk3d.video import probe, read_frames
 
 
 @pytest.fixture(scope="module")
-def prior(tmp_path_factory: pytest.TempPathFactory) -> LoadedPrior:
-    torch.manual_seed(0)
-    profile = dataclasses.replace(
-        MINI, z_dim=12, w_dim=16, mapping_features=16, plane_resolution=16, plane_channels=4, channel_base=256, channel_max=16,
-        decoder_hidden=8, decoder_features=4, neural_resolution=16,
-        superres=SuperResolutionConfig(input_resolution=16, widths=(6, 4), first_up=True, clamp=None),
-        render=dataclasses.replace(MINI.render, samples_coarse=6, samples_fine=6),
-    )  # fmt: skip
+def prior(tiny_prior: LoadedPrior, tmp_path_factory: pytest.TempPathFactory) -> LoadedPrior:
     path = tmp_path_factory.mktemp("prior") / "tiny"
     expressions = {"jawOpen": torch.ones(12)}
-    save_prior(path, Generator(profile), np.zeros((468, 3), np.float32), expressions=expressions, licence="Apache-2.0")
+    save_prior(path, tiny_prior.generator, np.zeros((468, 3), np.float32), expressions=expressions, licence="Apache-2.0")
     return load_prior(path)
 
 
