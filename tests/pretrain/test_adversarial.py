@@ -255,7 +255,7 @@ def test_the_generator_learns_what_the_discriminator_likes(
     reals, drawn = reals_and_draw(opaque, source, config)
     optimizer = torch.optim.Adam(opaque.parameters(), lr=3e-3)
     fooling = []
-    for _ in range(30):
+    for _ in range(40):
         loss = adversarial.generator_losses(opaque, Greenish(finished), config, reals, drawn, 0, anchored=False)["fooling"]
         optimizer.zero_grad()
         loss.backward()

@@ -68,6 +68,10 @@ def test_heads_become_a_prior_with_expressions(
     prior = load_prior(tmp_path / "prior")
     assert prior.profile == profile
     assert "jawOpen" in prior.expressions
+    # It draws whole people: of hairstyles (one-hot in the latent, so two values each) no one has a blend.
+    values = [len(column.unique()) for column in prior.generator.random_latents(make.PEOPLE, 0).T]
+    assert len(prior.generator.random_latents(make.PEOPLE, 0).unique(dim=0)) == make.PEOPLE
+    assert sum(count == 2 for count in values) > 20
     assert prior.artifact.manifest["licence"] == "Apache-2.0"
     assert (work / "adversarial" / "log.jsonl").read_text().count("\n") == 2
 

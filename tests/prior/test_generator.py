@@ -332,6 +332,25 @@ def test_priors_survive_the_disk(tmp_path: Path, half: bool) -> None:
         assert torch.equal(value, own.half().float() if half else own)
 
 
+def test_random_latents_are_normal_without_people() -> None:
+    latents = Generator(TINY).random_latents(4000, 3)
+    assert latents.shape == (4000, TINY.z_dim)
+    assert latents.mean(0).abs().max() < 0.1
+    assert (latents.std(0) - 1).abs().max() < 0.1
+    assert torch.equal(latents, Generator(TINY).random_latents(4000, 3))
+
+
+def test_random_latents_are_those_of_people_each_once_before_any_twice(tmp_path: Path) -> None:
+    generator = Generator(TINY)
+    generator.latents = torch.arange(5).float()[:, None] + torch.zeros(TINY.z_dim)
+    save_prior(tmp_path / "prior", generator, CANONICAL)
+    prior = load_prior(tmp_path / "prior").generator
+    first, second = prior.random_latents(10, 3)[:, 0].split(5)
+    assert sorted(first.tolist()) == sorted(second.tolist()) == [0, 1, 2, 3, 4]
+    assert len({tuple(prior.random_latents(5, seed)[:, 0].tolist()) for seed in range(8)}) > 4
+    assert torch.equal(prior.random_latents(3, 1), generator.random_latents(3, 1))
+
+
 def test_an_existing_prior_is_replaced_only_on_request(tmp_path: Path) -> None:
     save_prior(tmp_path / "prior", Generator(TINY), CANONICAL)
     with pytest.raises(OutputExistsError):

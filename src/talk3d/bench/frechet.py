@@ -64,11 +64,11 @@ def renders(pack: HeadPack, generator: Generator, count: int, seed: int) -> Iter
 
 @torch.no_grad()
 def samples(generator: Generator, count: int, seed: int) -> Iterator[Float[Tensor, "1 3 size size"]]:
-    """The prior's own people, of random latents, over grey if they have alpha."""
-    noise = torch.Generator().manual_seed(SEED + seed)
+    """The prior's own people, of random latents, each once while there are enough, over grey if they have alpha."""
+    latents = generator.random_latents(count, SEED + seed)
     intrinsics = generator.profile.orbit.intrinsics()[None]
-    for camera in cameras(generator, count, seed):
-        ws = generator.map(torch.randn(1, generator.profile.z_dim, generator=noise), generator.frontal_label(1))
+    for z, camera in zip(latents, cameras(generator, count, seed), strict=True):
+        ws = generator.map(z[None], generator.frontal_label(1))
         yield _small(generator(ws, camera[None], intrinsics).image)
 
 

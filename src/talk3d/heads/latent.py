@@ -197,8 +197,7 @@ class HeadEmbedding:
     def __init__(self, pack: HeadPack):
         self._pack = pack
         self._shapes = sorted({name for positive, negative, _ in SLIDERS for name in (positive, negative) if name})
-        sample = np.random.default_rng(2024).standard_normal((2000, LATENT_SIZE)).astype(np.float32)
-        raw = np.stack([self._raw(parameters_from_latent(z, pack)) for z in sample])
+        raw = self._random(2000, 2024)
         self._mean, self._deviation = raw.mean(0), raw.std(0) + 1e-6
 
     @property
@@ -209,6 +208,10 @@ class HeadEmbedding:
         """[size] float32."""
         return (self._raw(parameters) - self._mean) / self._deviation
 
+    def random(self, count: int, seed: int) -> Array:
+        """[count, size] of random heads."""
+        return (self._random(count, seed) - self._mean) / self._deviation
+
     def expressions(self) -> dict[str, Array]:
         """For each expression shape, the direction [size] that plays it as far as it ever was in training."""
         largest = {name: weight for *names, weight in SLIDERS for name in names if name}
@@ -217,6 +220,10 @@ class HeadEmbedding:
             directions[name] = np.zeros(self.size, np.float32)
             directions[name][place] = largest[name] / self._deviation[place]
         return directions
+
+    def _random(self, count: int, seed: int) -> Array:
+        latents = np.random.default_rng(seed).standard_normal((count, LATENT_SIZE)).astype(np.float32)
+        return np.stack([self._raw(parameters_from_latent(z, self._pack)) for z in latents])
 
     def _raw(self, parameters: HeadParameters) -> Array:
         pack, light = self._pack, parameters.light

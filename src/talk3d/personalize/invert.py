@@ -113,7 +113,7 @@ def invert(
 @torch.no_grad()
 def w_statistics(generator: Generator, seed: int) -> tuple[Float[Tensor, " w"], float]:
     """The average w over random latents, and the root mean square deviation of one component from it."""
-    z = torch.randn(MAPPING_SAMPLES, generator.profile.z_dim, generator=torch.Generator().manual_seed(seed))
+    z = generator.random_latents(MAPPING_SAMPLES, seed)
     w = generator.map(z, generator.frontal_label(MAPPING_SAMPLES))[:, 0]
     average = w.mean(0)
     return average, float((w - average).square().mean().sqrt())

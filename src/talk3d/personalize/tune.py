@@ -61,11 +61,12 @@ def tune(
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * min(1.0, (1 - step / config.steps) / 0.5)
         chosen = np.resize(rng.permutation(len(views)), config.windows)
-        batch, ws = views[chosen], ws_all[torch.from_numpy(chosen)]
+        batch, index = views[chosen], torch.from_numpy(chosen)
         windows = Windows.random(len(chosen), profile.neural_resolution, rng)
-        index = torch.from_numpy(chosen)
         cameras = profile.orbit.pose(inversion.yaw[index], inversion.pitch[index])
-        patch = render_patch(tuned, tuned.planes(ws), ws, cameras, windows, rng)
+        frames, which = index.unique(return_inverse=True)  # windows of one frame share its planes
+        planes = tuned.planes(ws_all[frames])[which]
+        patch = render_patch(tuned, planes, ws_all[index], cameras, windows, rng)
         terms = picture_losses(patch, batch.target, batch.background, windows, config.structure_weight, batch.known)
         loss = torch.stack([value.mean() for value in terms.values()]).sum()
         loss = loss + config.ball_weight * _ball(original, tuned, average, spread, inversion, config, rng)
@@ -86,7 +87,7 @@ def _ball(
     rng: np.random.Generator,
 ) -> torch.Tensor:
     profile = original.profile
-    z = torch.from_numpy(rng.standard_normal((1, profile.z_dim))).float()
+    z = original.random_latents(1, int(rng.integers(2**62)))
     direction = original.map(z, original.frontal_label(1))[:, 0] - average
     radius = config.ball_radius * spread * len(average) ** 0.5
     w = inversion.w + radius * direction / direction.norm()

@@ -186,7 +186,8 @@ class Draw:
         """For one phase of a step; `mine` is this process's share of the batch."""
         profile, count, points = generator.profile, config.batch, config.density_points
         probability = config.swap_start + (config.swap_end - config.swap_start) * _faded(step, config.swap_fade * config.steps)
-        latents, swapped = rng.standard_normal((count, profile.z_dim)), rng.random((count, 1)) < probability
+        latents = generator.random_latents(count, int(rng.integers(2**62)))
+        swapped = rng.random((count, 1)) < probability
         places, steps = rng.uniform(-0.5, 0.5, (count, points, 3)), rng.standard_normal((count, points, 3))
         windows = Windows.random(count, profile.neural_resolution, rng)
         jitter = int(rng.integers(2**62)) + mine.start
@@ -195,7 +196,7 @@ class Draw:
             return torch.from_numpy(values[mine]).float().to(device)
 
         return cls(
-            give(latents),
+            latents[mine],
             torch.from_numpy(swapped[mine]).to(device),
             give(places),
             give(steps),
@@ -482,7 +483,7 @@ def _sheet(average: Generator, source: RealSource) -> Image:
     rng = np.random.default_rng(5)
     device = average.backbone.mapping.w_avg.device
     reals = _to(source.draw(rng, 8, slice(0, 8)), device)
-    latents = torch.from_numpy(rng.standard_normal((8, average.profile.z_dim))).float().to(device)
+    latents = average.random_latents(8, 5)
     cameras, intrinsics = camera_from_label(reals.labels)
     label = None if average.profile.c_dim == 0 else reals.labels
     image = average(average.map(latents, label, truncation=0.7), cameras, intrinsics).image

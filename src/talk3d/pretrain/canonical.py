@@ -47,8 +47,7 @@ def measure_canonical(generator: Generator) -> NDArray[np.float32]:
         NoFaceError: the tracker does not recognise the prior's faces as such.
     """
     faces = []
-    latents = torch.randn(FACES, generator.profile.z_dim, generator=torch.Generator().manual_seed(0))
-    for index, z in enumerate(latents):
+    for index, z in enumerate(generator.random_latents(FACES, 0)):
         try:
             faces.append(triangulate_landmarks(_views(generator, z[None], TRUNCATION if index else 0.0)))
         except NoFaceError:

@@ -26,6 +26,8 @@ MINI_PICTURES = dataclasses.replace(
     density_gain=1.0,
 )  # fmt: skip
 """The size of the shipped prior for pictures that have a background and no known parameters."""
+PEOPLE, PEOPLE_SEED = 2000, 2025
+"""How many latents of random heads a prior of heads keeps, to draw people from."""
 PRESETS: dict[str, tuple[Profile, AdversarialConfig]] = {
     "mini": (MINI_PICTURES, AdversarialConfig(steps=20_000)),
     "eg3d": (dataclasses.replace(FULL, neural_resolution=128), EG3D),
@@ -100,6 +102,7 @@ def from_heads(
                 start,
                 writers,
             )
+        generator.latents = torch.from_numpy(embedding.random(PEOPLE, PEOPLE_SEED))
         if adversarial.steps:
             generator = train_adversarially(
                 generator,

@@ -355,6 +355,21 @@ class Generator(nn.Module):
             lr_multiplier=profile.decoder_lr_multiplier,
             density_gain=profile.density_gain,
         )
+        self.latents: Float[Tensor, "people z"] | None = None
+        """Latents of people nobody was, drawn as those of the training were; None where any normal latent is a person."""
+
+    def random_latents(self, count: int, seed: int) -> Float[Tensor, "count z"]:
+        """Latents of random people: of the prior's own where it has them, else normal ones.
+
+        A prior trained on heads reads their parameters, choices among them (this hairstyle or that one); a normal latent
+        blends all of them into nobody, a latent of a person keeps to what was taught. None comes twice before all have come.
+        """
+        noise = torch.Generator().manual_seed(seed)
+        if self.latents is None:
+            latents = torch.randn(count, self.profile.z_dim, generator=noise)
+        else:
+            latents = self.latents[torch.randperm(len(self.latents), generator=noise)[torch.arange(count) % len(self.latents)]]
+        return latents.to(self.backbone.mapping.w_avg.device)
 
     def map(
         self,
@@ -473,6 +488,7 @@ def composite(
 _WEIGHTS = "generator.safetensors"
 _CANONICAL = "canonical.safetensors"
 _EXPRESSIONS = "expressions.safetensors"
+_LATENTS = "latents.safetensors"
 
 
 @dataclass(frozen=True)
@@ -480,7 +496,7 @@ class LoadedPrior:
     """A prior read from disk."""
 
     generator: Generator
-    """In evaluation mode, frozen, single precision."""
+    """In evaluation mode, frozen, single precision, with the latents of people where the prior has them."""
     landmarks: Float[np.ndarray, "468 3"] | None
     """What `canonical_landmarks` gives; None for an imported prior whose faces were not measured."""
     expressions: Mapping[str, Float[Tensor, " z"]]
@@ -528,7 +544,7 @@ def save_prior(
 
     Args:
         path: the folder to make.
-        generator: the weights.
+        generator: the weights, and the latents of people if it has them.
         canonical_landmarks: scene units; None if they were not measured, and then no video can be posed with the prior.
         expressions: directions of the latent that play one expression each, in full, where they are known.
         half: store weights in half precision; they are computed with in single precision all the same.
@@ -558,6 +574,8 @@ def save_prior(
             landmarks = np.ascontiguousarray(canonical_landmarks, dtype=np.float32)
             draft.write_tensors(_CANONICAL, {"landmarks": torch.from_numpy(landmarks)})
         draft.write_tensors(_EXPRESSIONS, expressions or {})
+        if generator.latents is not None:
+            draft.write_tensors(_LATENTS, {"latents": generator.latents.half()})
 
 
 def load_prior(path: Path | str) -> LoadedPrior:
@@ -571,7 +589,10 @@ def load_prior(path: Path | str) -> LoadedPrior:
     artifact = Prior.open(path)
     generator = Generator(Profile.from_json(json.dumps(artifact.config["profile"])))
     load_weights(generator, artifact.tensors(_WEIGHTS), str(path))
-    canonical = artifact.tensors(_CANONICAL)["landmarks"].numpy() if _CANONICAL in artifact.manifest["members"] else None
+    members = artifact.manifest["members"]
+    if _LATENTS in members:
+        generator.latents = artifact.tensors(_LATENTS)["latents"].float()
+    canonical = artifact.tensors(_CANONICAL)["landmarks"].numpy() if _CANONICAL in members else None
     expressions = artifact.tensors(_EXPRESSIONS)
     return LoadedPrior(generator.eval().requires_grad_(False), canonical, expressions, artifact)
 

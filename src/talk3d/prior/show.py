@@ -133,8 +133,7 @@ def sample(
 @torch.no_grad()
 def random_people(generator: Generator, count: int, seed: int, truncation: float) -> Float[Tensor, "count layers w"]:
     """Style vectors of random latents."""
-    z = torch.randn(count, generator.profile.z_dim, generator=torch.Generator().manual_seed(seed))
-    return generator.map(z, generator.frontal_label(count), truncation=truncation)
+    return generator.map(generator.random_latents(count, seed), generator.frontal_label(count), truncation=truncation)
 
 
 @torch.no_grad()
