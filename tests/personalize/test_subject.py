@@ -9,7 +9,7 @@ import torch
 from talk3d.capture.frames import PersonFrames, Views, warp_plate, working_folder
 from talk3d.errors import ArtifactError, ConfigError
 from talk3d.personalize.cameras import CameraConfig, refine_cameras
-from talk3d.personalize.invert import InvertConfig, invert
+from talk3d.personalize.invert import Inversion, InvertConfig, invert
 from talk3d.personalize.subject import PersonalizeConfig, choose_frames, personalize
 from talk3d.personalize.tune import TuneConfig, tune
 from talk3d.prior.generator import Generator, composite, save_prior
@@ -31,6 +31,14 @@ def drawn(generator, ws, yaw, pitch) -> Views:
         picture = generator(ws.expand(len(yaw), -1, -1), orbit.pose(yaw, pitch), orbit.intrinsics().expand(len(yaw), 3, 3))
     size = picture.image.shape[-1]
     return Views(picture.image, torch.zeros(len(yaw), 3, size, size), torch.ones(len(yaw), 1, size, size))
+
+
+def raw(generator, ws, yaw, pitch) -> torch.Tensor:
+    """Rendered colours and opacity."""
+    orbit = generator.profile.orbit
+    with torch.no_grad():
+        seen = generator(ws, orbit.pose(yaw, pitch), orbit.intrinsics().expand(len(yaw), 3, 3)).raw
+    return torch.cat([seen.rgb, 2 * seen.alpha - 1], 1)
 
 
 def test_test_frames_leave_no_trace(tiny_prior, tiny_capture, make_capture, tmp_path):
@@ -108,6 +116,25 @@ def test_tuning_moves_only_what_it_may(tiny_prior):
         fixed = name.startswith(("superresolution", "backbone.mapping")) or "filter" in name
         assert torch.equal(value, before[name]) == fixed, name
         assert torch.equal(generator.state_dict()[name], before[name]), "the prior itself must not move"
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_the_ball_keeps_the_prior_around_the_person(tiny_prior, every):
+    torch.manual_seed(1)
+    generator = Generator(tiny_prior.profile).eval().requires_grad_(False)  # full of fog, which no gradient can miss
+    layers, frontal = generator.profile.num_ws, (torch.zeros(1), torch.zeros(1))
+    views = drawn(generator, generator.map(torch.full((1, generator.profile.z_dim), 2.5)), *frontal)
+    people = generator.map(generator.random_latents(8, 0))[:, 0]
+    person = Inversion(people.mean(0), torch.zeros_like(people[:1]), *frontal)
+    near = ((person.w + people) / 2)[:, None].expand(-1, layers, -1)
+    everywhere = torch.zeros(len(near)), torch.zeros(len(near))
+
+    def moved(weight: float) -> float:
+        config = TuneConfig(steps=40, learning_rate=5e-3, ball_weight=weight, ball_every=every)
+        tuned = tune(generator, views, person, config, silent)
+        return float((raw(tuned, near, *everywhere) - raw(generator, near, *everywhere)).abs().mean())
+
+    assert moved(3.0) < 0.6 * moved(0.0)
 
 
 def test_cameras_find_a_planted_turn(tiny_prior):

@@ -25,7 +25,7 @@ from torch import Tensor
 from ..capture.frames import Views
 from ..errors import ConfigError
 from ..heads.latent import LATENT_SIZE, parameters_from_latent
-from ..heads.model import SCALE, HeadPack
+from ..heads.model import SCALE, HeadPack, HeadParameters
 from ..heads.raster import render_head
 from ..judges.headnet import perceptual_distance
 from ..partials import write_whole
@@ -54,8 +54,10 @@ class PriorBenchConfig:
     """Heads inverted from one view."""
     five_views: int = 8
     random_weights: int = 8
-    invert: InvertConfig = field(default_factory=lambda: InvertConfig(steps=150))
-    tune: TuneConfig = field(default_factory=lambda: TuneConfig(steps=300, learning_rate=4e-3, windows=4, ball_weight=0.2))
+    invert: InvertConfig = field(default_factory=lambda: InvertConfig(steps=60))
+    tune: TuneConfig = field(
+        default_factory=lambda: TuneConfig(steps=200, learning_rate=8e-3, windows=4, ball_weight=0.2, ball_every=2)
+    )
 
     def heads(self, start: Start) -> int:
         """How many heads start so."""
@@ -80,11 +82,15 @@ class Truth:
         return self.images[:, 3:] > 0
 
 
-def unseen_head(number: int, angles: tuple[tuple[int, int], ...], pack: HeadPack, generator: Generator) -> Truth:
-    """Head `number` of the fixed evaluation set, from views (yaw, pitch) in degrees."""
-    profile = generator.profile
+def unseen_parameters(number: int, pack: HeadPack, held_out: bool = True) -> HeadParameters:
+    """Head `number` of the fixed evaluation set, in held-out textures or in those of training."""
     latent = np.random.default_rng([SEED, number]).standard_normal(LATENT_SIZE).astype(np.float32)
-    head = pack.build(parameters_from_latent(latent, pack, held_out=True))
+    return parameters_from_latent(latent, pack, held_out=held_out)
+
+
+def unseen_head(parameters: HeadParameters, angles: tuple[tuple[int, int], ...], pack: HeadPack, generator: Generator) -> Truth:
+    """A head from views (yaw, pitch) in degrees."""
+    profile, head = generator.profile, pack.build(parameters)
     yaw, pitch = torch.tensor(angles).float().deg2rad().T
     poses, intrinsics = profile.orbit.pose(yaw, pitch).numpy(), profile.orbit.intrinsics().numpy()
     size, raw = profile.image_resolution, profile.neural_resolution
@@ -284,8 +290,9 @@ def _judge(
     progress: Callable[[float], None],
 ) -> tuple[dict[str, list[float]], np.ndarray | None]:
     """Scores of one head from one start and, if the prior drew it, its pictures below the true ones."""
-    truth = unseen_head(number, VIEWS, pack, generator)
-    given = unseen_head(number, FIVE if start == "five views" else VIEWS[:1], pack, generator)
+    parameters = unseen_parameters(number, pack)
+    truth = unseen_head(parameters, VIEWS, pack, generator)
+    given = unseen_head(parameters, FIVE if start == "five views" else VIEWS[:1], pack, generator)
     if start == "random weights":
         sides = [index for index, (yaw, _) in enumerate(VIEWS) if abs(yaw) == 45]
         tries = []
@@ -293,17 +300,20 @@ def _judge(
             found = from_random_weights(
                 generator, given, config, rate, number, lambda part, index=index: progress((index + part) / len(RANDOM_RATES))
             )
-            scores, _ = _score(*found, truth)
+            scores, _ = score(*found, truth)
             tries.append((np.mean([scores["psnr"][side] for side in sides]), scores))
         return max(tries, key=lambda one: one[0])[1], None
-    scores, images = _score(*personalized(generator, given, config, number, progress), truth)
+    scores, images = score(*personalized(generator, given, config, number, progress), truth)
     grey = torch.full_like(truth.images[:, :3], 0.2)
     rows = [composite(pictures, grey).clamp(-1, 1) for pictures in (truth.images, images)]
     return scores, as_image(torch.cat([torch.cat(list(row), 2) for row in rows], 1)[:, ::2, ::2])
 
 
 @torch.no_grad()
-def _score(generator: Generator, ws: Tensor, truth: Truth) -> tuple[dict[str, list[float]], Tensor]:
+def score(
+    generator: Generator, ws: Float[Tensor, "1 layers w"], truth: Truth
+) -> tuple[dict[str, list[float]], Float[Tensor, "views 4 size size"]]:
+    """Measures of a head at each view, and the pictures."""
     images, depth = draw(generator, ws, truth)
     grey = torch.zeros_like(truth.images[:, :3])
     scores = {

@@ -35,6 +35,8 @@ class TuneConfig:
     ball_radius: float = 1.0
     """Distance of the ball's latents from the person, in units of the prior's spread of w per component."""
     ball_weight: float = 0.5
+    ball_every: int = 1
+    """Steps from one comparison inside the ball to the next; it weighs that much more then."""
     structure_weight: float = 0.4
     seed: int = 0
 
@@ -69,7 +71,9 @@ def tune(
         patch = render_patch(tuned, planes, ws_all[index], cameras, windows, rng)
         terms = picture_losses(patch, batch.target, batch.background, windows, config.structure_weight, batch.known)
         loss = torch.stack([value.mean() for value in terms.values()]).sum()
-        loss = loss + config.ball_weight * _ball(original, tuned, average, spread, inversion, config, rng)
+        if step % config.ball_every == 0:
+            ball = _ball(original, tuned, average, spread, inversion, config, rng)
+            loss = loss + config.ball_every * config.ball_weight * ball
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -115,14 +116,31 @@ def from_heads(
             )
         if workers.rank:
             return
-    generator = generator.cpu()
-    expressions = {name: torch.from_numpy(direction) for name, direction in embedding.expressions().items()}
+    settings = {"supervised": dataclasses.asdict(config)}
+    if adversarial.steps:
+        settings["adversarial"] = dataclasses.asdict(adversarial)
+    save_heads(output, generator.cpu(), embedding, settings, overwrite)
+
+
+def save_heads(
+    output: Path, generator: Generator, embedding: HeadEmbedding, settings: Mapping[str, Any], overwrite: bool
+) -> None:
+    """Write the Prior of a generator that was trained on heads, with their expressions and with its landmarks.
+
+    Args:
+        output: folder of the Prior.
+        generator: on the CPU, frozen, with latents of people.
+        embedding: of the heads.
+        settings: of the training, for the manifest.
+        overwrite: replace an existing Prior.
+    """
     save_prior(
         output,
         generator,
         _landmarks(generator),
-        expressions=expressions,
+        expressions={name: torch.from_numpy(direction) for name, direction in embedding.expressions().items()},
         half=True,
+        config={"training": settings},
         licence="Apache-2.0",
         overwrite=overwrite,
     )
