@@ -54,10 +54,8 @@ class PriorBenchConfig:
     """Heads inverted from one view."""
     five_views: int = 8
     random_weights: int = 8
-    invert: InvertConfig = field(default_factory=lambda: InvertConfig(steps=60))
-    tune: TuneConfig = field(
-        default_factory=lambda: TuneConfig(steps=200, learning_rate=8e-3, windows=4, ball_weight=0.2, ball_every=2)
-    )
+    invert: InvertConfig = field(default_factory=InvertConfig)
+    tune: TuneConfig = field(default_factory=lambda: TuneConfig(steps=200, learning_rate=8e-3, ball_weight=0.2))
 
     def heads(self, start: Start) -> int:
         """How many heads start so."""

@@ -42,7 +42,7 @@ class Inversion:
 class InvertConfig:
     """Settings of the inversion."""
 
-    steps: int = 120
+    steps: int = 60
     learning_rate: float = 0.05
     """In units of the prior's own spread of w."""
     camera_learning_rate: float = 1e-3

@@ -28,14 +28,14 @@ BALL_PITCH = 0.35
 class TuneConfig:
     """Settings of the tuning."""
 
-    steps: int = 120
-    learning_rate: float = 2e-3
-    windows: int = 3
+    steps: int = 150
+    learning_rate: float = 6e-3
+    windows: int = 4
     """Windows drawn in one step, each of another frame while there are enough; memory depends on this alone."""
     ball_radius: float = 1.0
     """Distance of the ball's latents from the person, in units of the prior's spread of w per component."""
     ball_weight: float = 0.5
-    ball_every: int = 1
+    ball_every: int = 2
     """Steps from one comparison inside the ball to the next; it weighs that much more then."""
     structure_weight: float = 0.4
     seed: int = 0
