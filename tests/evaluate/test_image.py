@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from talk3d.evaluate.image import BEST_PSNR, psnr, squared_error, ssim, ssim_map
+from talk3d.evaluate.image import BEST_PSNR, absolute_error, ms_ssim, psnr, squared_error, ssim, ssim_map
+
+SETTINGS = {"channel_axis": -1, "data_range": 1.0, "gaussian_weights": True, "use_sample_covariance": False}
+"""Wang's SSIM, of scikit-image."""
 
 
 @pytest.fixture
@@ -17,6 +21,15 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
     return picture.clip(0, 1), (picture + rng.normal(0, 0.08, picture.shape)).clip(0, 1)
 
 
+@pytest.fixture
+def large() -> tuple[torch.Tensor, torch.Tensor]:
+    """Texture at all scales and a noisy copy, [1, 3, 180, 200] in 0..1."""
+    noise = torch.Generator().manual_seed(0)
+    scales = [torch.rand(1, 3, 180 // k, 200 // k, generator=noise, dtype=torch.float64) for k in (1, 2, 4, 10, 20)]
+    picture = torch.stack([F.interpolate(x, (180, 200), mode="bilinear") for x in scales]).mean(0)
+    return picture, (picture + 0.1 * torch.randn(picture.shape, generator=noise, dtype=picture.dtype)).clamp(0, 1)
+
+
 def tensor(picture: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(picture).permute(2, 0, 1)[None]
 
@@ -24,10 +37,35 @@ def tensor(picture: np.ndarray) -> torch.Tensor:
 def test_agreement_with_scikit_image(pair: tuple[np.ndarray, np.ndarray]) -> None:
     a, b = pair
     assert psnr(tensor(b), tensor(a)).item() == pytest.approx(peak_signal_noise_ratio(a, b, data_range=1), abs=1e-9)
-    settings = {"channel_axis": -1, "data_range": 1.0, "gaussian_weights": True, "use_sample_covariance": False}
-    expected, full = structural_similarity(a, b, full=True, **settings)
+    expected, full = structural_similarity(a, b, full=True, **SETTINGS)
     assert ssim(tensor(b), tensor(a)).item() == pytest.approx(expected, abs=1e-9)
     assert np.allclose(ssim_map(tensor(b), tensor(a))[0].numpy(), full.mean(axis=-1)[5:-5, 5:-5], atol=1e-9)
+
+
+def test_ms_ssim_is_made_of_what_others_measure_at_each_scale(large: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """Contrast from torchmetrics, the last scale from scikit-image (torchmetrics' own counts a mirrored border there)."""
+    from torchmetrics.functional.image import structural_similarity_index_measure as contrast
+
+    a, b = large
+    expected = 1.0
+    for scale, exponent in enumerate((0.0448, 0.2856, 0.3001, 0.2363)):
+        one, other = F.avg_pool2d(a, 2**scale), F.avg_pool2d(b, 2**scale)
+        expected *= contrast(other, one, data_range=1.0, return_contrast_sensitivity=True)[1].item() ** exponent
+    last = [F.avg_pool2d(x, 16)[0].permute(1, 2, 0).numpy() for x in (a, b)]
+    expected *= structural_similarity(*last, **SETTINGS) ** 0.1333
+    assert ms_ssim(b, a).item() == pytest.approx(expected, abs=1e-9)
+    assert absolute_error(b, a).item() == pytest.approx((b - a).abs().mean().item())
+
+
+def test_ms_ssim_looks_at_what_blur_leaves(large: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """Blur takes fine scales only, so it forgives more of it than SSIM does; and small pictures have no five scales."""
+    a, _ = large
+    blurred = [F.avg_pool2d(F.pad(a, (k, k, k, k), mode="replicate"), 2 * k + 1, 1) for k in (1, 2, 4)]
+    scores = [ms_ssim(x, a).item() for x in blurred]
+    assert ms_ssim(a, a).item() == pytest.approx(1)
+    assert scores == sorted(scores, reverse=True)
+    assert all(score > ssim(x, a).item() for score, x in zip(scores, blurred, strict=True))
+    assert ms_ssim(a[..., :160], a[..., :160]).isnan().all()
 
 
 def test_single_precision_is_enough(pair: tuple[np.ndarray, np.ndarray]) -> None:

@@ -29,6 +29,28 @@ def test_a_planted_lag_is_found(speech: np.ndarray, planted: int) -> None:
     assert found.correlation.frames == 180
 
 
+def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+    """Curves that drift slowly, as lips do: an interval that took frames for independent would be far too narrow."""
+    rng = np.random.default_rng(7)
+    kernel, true, hits, widths = np.ones(12) / np.sqrt(12), 0.6, 0, []
+    for _ in range(100):
+        shared, own = (np.convolve(rng.normal(size=411), kernel, "valid") for _ in range(2))
+        score = correlation(true * shared + np.sqrt(1 - true**2) * own, shared)
+        assert score.interval is not None
+        hits += score.interval[0] <= true <= score.interval[1]
+        widths.append(score.interval[1] - score.interval[0])
+    assert 85 <= hits <= 99
+    # Fisher's interval for 400 independent frames is 0.125 wide.
+    assert np.median(widths) > 0.2
+
+
+def test_short_films_have_no_interval(speech: np.ndarray) -> None:
+    assert correlation(speech[:99], speech[:99] ** 3).interval is None
+    low, high = correlation(speech, speech).interval or (0.0, 0.0)
+    assert low == pytest.approx(1)
+    assert high == pytest.approx(1)
+
+
 def test_correlation_ignores_scale_and_offset(speech: np.ndarray) -> None:
     assert correlation(3 * speech + 5, speech).value == pytest.approx(1)
     assert correlation(-speech, speech).value == pytest.approx(-1)

@@ -89,8 +89,17 @@ def test_the_truth_scores_perfectly_and_beats_the_baselines(capture: Capture, fi
     assert best.mouth_lag.frames == 0
     assert best.mouth_distance.value < 0.3
     assert best.sharpness.value == pytest.approx(1, abs=0.05)
-    for name in ("psnr", "psnr_face", "ssim_mouth", "mouth_distance", "mouth_opening", "eye_opening", "face_found"):
+    assert best.mae.value < 1
+    assert best.headnet_distance.value < 0.01
+    assert best.headnet_identity.value > 0.99
+    assert best.flicker.value == pytest.approx(1, abs=0.05)
+    assert best.ms_ssim.value is None  # 128 pixels are too few for five scales
+    for name in (
+        "psnr", "psnr_face", "ssim_mouth", "mouth_distance", "mouth_opening", "eye_opening", "face_found",
+        "mae_mouth", "headnet_distance", "headnet_identity",
+    ):  # fmt: skip
         assert getattr(best, name).frames == count, name
+    assert best.flicker.frames == count - 2
     assert best.mouth_lag.correlation.frames == count - 20
     for name in ("mean training frame", "nearest training pose"):
         row = report.rows[name]
@@ -98,9 +107,11 @@ def test_the_truth_scores_perfectly_and_beats_the_baselines(capture: Capture, fi
         assert row.psnr_mouth.value < best.psnr_mouth.value - 10
         assert row.mouth_distance.value > 3 * best.mouth_distance.value
         assert row.psnr.frames == count
+        assert row.headnet_distance.value > 5 * best.headnet_distance.value
     assert report.rows["mean training frame"].sharpness.value < 0.8
+    assert report.rows["mean training frame"].flicker.value < 0.1
     stored = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert stored["rows"]["result"]["psnr"] == {"value": best.psnr.value, "frames": count}
+    assert stored["rows"]["result"]["psnr"] == {"value": best.psnr.value, "frames": count, "interval": None}
     assert stored["frames"] == list(capture.test)
     sheet = cv2.imread(str(tmp_path / "report" / "sheet.png"))
     assert sheet.shape == (5 * SIDE, 6 * SIDE, 3)
@@ -119,10 +130,31 @@ def test_damage_costs(capture: Capture, film: Film, tmp_path: Path) -> None:
     for number, sigma in enumerate((0.4, 0.8, 1.6)):
         result = film(blur(sigma), name=f"{number}.mp4")
         rows.append(evaluate(result, capture.root, tmp_path / f"r{number}", baselines=False).rows["result"])
-    for name in ("psnr", "psnr_face", "psnr_mouth", "ssim", "ssim_face", "ssim_mouth", "sharpness"):
+    for name in ("psnr", "psnr_face", "psnr_mouth", "ssim", "ssim_face", "ssim_mouth", "sharpness", "headnet_identity"):
         values = [getattr(row, name).value for row in rows]
         assert values == sorted(values, reverse=True), name
         assert values[0] > values[-1], name
+    for name in ("mae", "mae_face", "mae_mouth", "headnet_distance"):
+        values = [getattr(row, name).value for row in rows]
+        assert values == sorted(values), name
+        assert values[0] < values[-1], name
+
+
+def test_the_sound_is_judged_with_the_lips(capture: Capture, film: Film, tmp_path: Path) -> None:
+    """The expert hears a planted delay; a silent result has no such score."""
+    offsets = []
+    for late in (0, 4):
+        path = tmp_path / f"late{late}.mp4"
+        with VideoWriter(path, (SIDE, SIDE), audio_rate=16000, preset="ultrafast") as writer:
+            writer.write_audio(np.concatenate([np.zeros(late * 640, np.float32), capture.audio()])[: capture.count * 640])
+            for frame in capture.frames(0, capture.count):
+                writer.write(frame)
+        row = evaluate(path, path, tmp_path / f"report{late}").rows["result"]
+        assert row.sync_offset.frames == capture.count - 30
+        offsets.append(row.sync_offset.value)
+    assert offsets[1] - offsets[0] == pytest.approx(4, abs=0.3)
+    silent = evaluate(film(), capture.root, tmp_path / "silent", baselines=False).rows["result"]
+    assert (silent.sync_offset.value, silent.sync_offset.frames) == (None, 0)
 
 
 def test_a_late_result_is_found_out(capture: Capture, film: Film, tmp_path: Path) -> None:

@@ -1,15 +1,17 @@
-"""How alike two pictures are: PSNR and SSIM, over everything or within a mask.
+"""How alike two pictures are: PSNR, mean absolute error, SSIM and MS-SSIM, over everything or within a mask.
 
 Pictures are float [F, 3, H, W] in 0..1, masks float [F, H, W] in 0..1; each score is one number per picture, [F].
 
-Source: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004, with its Gaussian
-window of 11 pixels and sigma 1.5, on each colour channel, as scikit-image computes it.
+Sources: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004, with its Gaussian
+window of 11 pixels and sigma 1.5, on each colour channel, as scikit-image computes it; Wang et al., "Multiscale Structural
+Similarity for Image Quality Assessment", 2003, with its five scales and weights.
 
 Letters: F frames.
 """
 
 import math
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,6 +19,10 @@ BEST_PSNR = 100.0
 """Decibels given for pictures that are equal, whose true value is infinite."""
 
 WINDOW, SIGMA = 11, 1.5
+SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Exponents of MS-SSIM's scales, from the full size to a sixteenth of it."""
+SMALLEST = (WINDOW - 1) * 2 ** (len(SCALES) - 1)
+"""MS-SSIM needs sides longer than this, or the window does not fit the smallest scale."""
 
 
 def squared_error(
@@ -26,6 +32,15 @@ def squared_error(
 ) -> Float[Tensor, "frames"]:
     """Mean squared error over the mask's pixels and all channels; NaN where a mask is empty."""
     return masked_mean((picture - truth).square().mean(dim=1), mask)
+
+
+def absolute_error(
+    picture: Float[Tensor, "frames 3 height width"],
+    truth: Float[Tensor, "frames 3 height width"],
+    mask: Float[Tensor, "frames height width"] | None = None,
+) -> Float[Tensor, "frames"]:
+    """Mean absolute error over the mask's pixels and all channels, 0..1; NaN where a mask is empty."""
+    return masked_mean((picture - truth).abs().mean(dim=1), mask)
 
 
 def psnr(
@@ -51,6 +66,25 @@ def ssim(
     return masked_mean(ssim_map(picture, truth), None if mask is None else inner(mask))
 
 
+def ms_ssim(
+    picture: Float[Tensor, "frames 3 height width"], truth: Float[Tensor, "frames 3 height width"]
+) -> Float[Tensor, "frames"]:
+    """Multi-scale structural similarity of whole pictures: contrast and structure at five scales, luminance at the last.
+
+    NaN for pictures of 160 pixels or less, for which it is not defined. A scale that agrees less than not at all counts as 0.
+    """
+    if min(picture.shape[-2:]) <= SMALLEST:
+        return picture.new_full((len(picture),), math.nan)
+    total = picture.new_ones(len(picture))
+    for scale, exponent in enumerate(SCALES):
+        if scale:
+            picture, truth = F.avg_pool2d(picture, 2), F.avg_pool2d(truth, 2)
+        luminance, structure = _similarities(picture, truth)
+        similar = luminance * structure if scale == len(SCALES) - 1 else structure
+        total = total * similar.mean(dim=(1, 2, 3)).clamp_min(0) ** exponent
+    return total
+
+
 def inner(mask: Float[Tensor, "frames height width"]) -> Float[Tensor, "frames inner_height inner_width"]:
     """The part of a mask that `ssim_map` covers."""
     edge = WINDOW // 2
@@ -61,6 +95,14 @@ def ssim_map(
     picture: Float[Tensor, "frames 3 height width"], truth: Float[Tensor, "frames 3 height width"]
 ) -> Float[Tensor, "frames inner_height inner_width"]:
     """Structural similarity around each pixel whose window lies inside, mean over channels; 5 pixels less per side."""
+    luminance, structure = _similarities(picture, truth)
+    return (luminance * structure).mean(dim=1)
+
+
+def _similarities(
+    picture: Float[Tensor, "frames 3 height width"], truth: Float[Tensor, "frames 3 height width"]
+) -> tuple[Float[Tensor, "frames 3 inner_height inner_width"], Float[Tensor, "frames 3 inner_height inner_width"]]:
+    """How alike luminance is around each pixel, and how alike contrast and structure together."""
     weights = [math.exp(-0.5 * ((i - WINDOW // 2) / SIGMA) ** 2) for i in range(WINDOW)]
     weights = [weight / sum(weights) for weight in weights]
 
@@ -80,7 +122,7 @@ def ssim_map(
     c1, c2 = 0.01**2, 0.03**2
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
     structure = (2 * covariance + c2) / (var_a + var_b + c2)
-    return (luminance * structure).mean(dim=1)
+    return luminance, structure
 
 
 def masked_mean(

@@ -21,6 +21,8 @@ FACE = tuple(range(LANDMARKS))
 MAX_LAG = 10
 FEWEST = 10
 """A correlation over fewer frames is not reported."""
+BLOCK, RESAMPLES = 25, 1000
+"""Frames that are drawn together, and how often, to see how far a correlation would spread in other films."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Score:
 
     value: float | None
     frames: int
+    interval: tuple[float, float] | None = None
+    """Where 95 of 100 such films would have the value, for correlations."""
 
 
 def landmark_distance(
@@ -55,14 +59,34 @@ def landmark_distance(
     return Score(float(distance[valid].mean()) if valid.any() else None, int(valid.sum()))
 
 
-def correlation(result: Float[np.ndarray, "frames"], truth: Float[np.ndarray, "frames"]) -> Score:
-    """Pearson's correlation over frames where both curves are known; None if one of them never moves."""
+def correlation(result: Float[np.ndarray, "frames"], truth: Float[np.ndarray, "frames"], *, interval: bool = True) -> Score:
+    """Pearson's correlation over frames where both curves are known; None if one of them never moves.
+
+    The interval is from a circular block bootstrap (Politis and Romano, 1992): neighbouring frames are alike, so whole seconds
+    are drawn with replacement and not single frames, which would make a short film look sure of itself.
+    """
     valid = np.isfinite(result) & np.isfinite(truth)
     count = int(valid.sum())
     a, b = result[valid], truth[valid]
     if count < FEWEST or np.ptp(a) < 1e-9 or np.ptp(b) < 1e-9:
         return Score(None, count)
-    return Score(float(np.corrcoef(a, b)[0, 1]), count)
+    return Score(float(np.corrcoef(a, b)[0, 1]), count, _spread(a, b) if interval else None)
+
+
+def _spread(a: Float[np.ndarray, "frames"], b: Float[np.ndarray, "frames"]) -> tuple[float, float] | None:
+    """The middle 95 % of the correlation over resampled films; None for films of fewer than four blocks."""
+    count = len(a)
+    if count < 4 * BLOCK:
+        return None
+    rng = np.random.default_rng(0)
+    values = []
+    for _ in range(RESAMPLES):
+        starts = rng.integers(0, count, (-(-count // BLOCK), 1))
+        chosen = ((starts + np.arange(BLOCK)) % count).ravel()[:count]
+        x, y = a[chosen] - a[chosen].mean(), b[chosen] - b[chosen].mean()
+        values.append(x @ y / max(np.sqrt((x @ x) * (y @ y)), 1e-12))
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)
@@ -83,9 +107,10 @@ def best_lag(result: Float[np.ndarray, "frames"], truth: Float[np.ndarray, "fram
     if count < 2 * most + FEWEST:
         return Lag(None, Score(None, max(0, count - 2 * most)))
     middle = truth[most : count - most]
-    scores = {lag: correlation(result[most + lag : count - most + lag], middle) for lag in range(-most, most + 1)}
+    shifted = {lag: result[most + lag : count - most + lag] for lag in range(-most, most + 1)}
+    scores = {lag: correlation(curve, middle, interval=False) for lag, curve in shifted.items()}
     known = {lag: score for lag, score in scores.items() if score.value is not None}
     if not known:
         return Lag(None, Score(None, 0))
     lag = max(known, key=lambda lag: (known[lag].value, -abs(lag)))
-    return Lag(lag, known[lag])
+    return Lag(lag, correlation(shifted[lag], middle))

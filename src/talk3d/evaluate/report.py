@@ -16,51 +16,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 
 from ..capture.build import Capture
-from ..capture.mask import hull_mask
-from ..capture.track import OUTER_LIPS, FaceTracker, Track, eye_opening, interocular, lip_gap, track
+from ..capture.track import track
 from ..errors import ArtifactError, ScoringError
 from ..partials import partial_path, refuse_existing, remove_stale_partials
-from ..video import FPS, frames_in, probe, read_frames, require_video
-from .image import decibels, inner, masked_mean, ssim_map
-from .lips import FACE, MOUTH, Lag, Score, best_lag, correlation, landmark_distance
-
-BATCH = 8
-Frames = Callable[[], Iterator[np.ndarray]]
-"""Opens a stream of uint8 RGB [H, W, 3] frames from its start."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """All scores of one film. Image scores pool the squared error over all frames, as the published protocol does."""
-
-    psnr: Score
-    """Decibels, whole picture."""
-    psnr_face: Score
-    """Within the hull of the true frame's landmarks."""
-    psnr_mouth: Score
-    """Within the hull of the true frame's lips, half as large again."""
-    ssim: Score
-    ssim_face: Score
-    ssim_mouth: Score
-    mouth_distance: Score
-    """Centred landmark distance of the lips, pixels of the true film."""
-    mouth_distance_percent: Score
-    """The same in percent of the distance between the outer eye corners."""
-    face_distance: Score
-    """Centred landmark distance of all 468 points, pixels."""
-    mouth_opening: Score
-    """Correlation of the lip gap over time, in eye-corner distances, at no lag."""
-    mouth_lag: Lag
-    """Where that correlation is highest; positive means that the result is late."""
-    eye_opening: Score
-    """Correlation of the eyes' opening over time."""
-    sharpness: Score
-    """Fine detail of the face relative to the true film: 1 is as sharp, less is blurred."""
-    face_found: Score
-    """Part of the frames in which the tracker sees a face."""
+from ..video import AUDIO_RATE, FPS, frames_in, probe, read_audio, read_frames, require_video
+from .lips import Lag
+from .scores import Frames, Scores, score
 
 
 @dataclass(frozen=True)
@@ -152,64 +115,16 @@ def evaluate(
             films["mean training frame"] = _mean_frame(capture, count)
             films["nearest training pose"] = _nearest_pose(capture, span, Path(scratch))
         rows = {}
+        sound = None if probe(result).audio is None else read_audio(result)[: count * AUDIO_RATE // FPS]
         for number, (name, film) in enumerate(films.items()):
             say("scoring", number / len(films))
-            rows[name] = score(film, true_frames, true_track)
+            rows[name] = score(film, true_frames, true_track, sound)
         sheet = draw_sheet(true_frames, films, count)
     protocol = str(claims.get("protocol", "unknown"))
     report = Report(result.name, truth.name, protocol, span, checked, resized, rows, notes)
     _write(output, report, sheet)
     say("scoring", 1.0)
     return report
-
-
-def score(film: Frames, true_frames: Frames, true_track: Track) -> Scores:
-    """Compare a film with the true one, frame by frame, holding a few frames at a time.
-
-    Args:
-        film: the frames to score, as many as the truth has and of its size.
-        true_frames: the true ones.
-        true_track: the face in the true ones.
-    """
-    tracker = FaceTracker()
-    columns: dict[str, list[np.ndarray]] = {}
-    landmarks = np.full_like(true_track.landmarks, np.nan)
-    lids = np.full_like(true_track.lids, np.nan)
-    found, done = np.zeros(len(landmarks)), 0
-    for pairs in _batches(zip(film(), true_frames(), strict=True)):
-        for offset, (frame, _) in enumerate(pairs):
-            face = tracker(frame)
-            if face is not None:
-                landmarks[done + offset], lids[done + offset], found[done + offset] = face.landmarks, face.lids, 1
-        part = slice(done, done + len(pairs))
-        for name, values in _image_scores(pairs, true_track.landmarks[part]).items():
-            columns.setdefault(name, []).append(values)
-        done += len(pairs)
-    image = {name: np.concatenate(values) for name, values in columns.items()}
-
-    def pooled(name: str) -> Score:
-        mean = _mean(image[name])
-        if mean.value is None:
-            return mean
-        return Score(float(decibels(torch.tensor(mean.value, dtype=torch.float64))), mean.frames)
-
-    gaps = [lip_gap(x) / interocular(x) for x in (landmarks, true_track.landmarks)]
-    return Scores(
-        psnr=pooled("error"),
-        psnr_face=pooled("error_face"),
-        psnr_mouth=pooled("error_mouth"),
-        ssim=_mean(image["ssim"]),
-        ssim_face=_mean(image["ssim_face"]),
-        ssim_mouth=_mean(image["ssim_mouth"]),
-        mouth_distance=landmark_distance(landmarks, true_track.landmarks, MOUTH),
-        mouth_distance_percent=landmark_distance(landmarks, true_track.landmarks, MOUTH, relative=True),
-        face_distance=landmark_distance(landmarks, true_track.landmarks, FACE),
-        mouth_opening=correlation(gaps[0], gaps[1]),
-        mouth_lag=best_lag(gaps[0], gaps[1]),
-        eye_opening=correlation(eye_opening(lids), eye_opening(true_track.lids)),
-        sharpness=_mean(image["sharpness"]),
-        face_found=Score(float(found.mean()), len(found)),
-    )
 
 
 def as_table(report: Report) -> Any:
@@ -230,8 +145,9 @@ def as_table(report: Report) -> Any:
                 known = value.frames is not None and value.correlation.value is not None
                 cells.append(f"{value.frames:+d} (r {value.correlation.value:.3f})" if known else "-")
             else:
-                short = f" [{value.frames}]" if value.frames != count else ""
-                cells.append(("-" if value.value is None else f"{value.value:.3f}") + short)
+                text = "-" if value.value is None else f"{value.value:.3f}"
+                text += f" [{value.frames}]" if value.frames != count else ""
+                cells.append(text + (f" ({value.interval[0]:.2f}..{value.interval[1]:.2f})" if value.interval else ""))
         table.add_row(key.replace("_", " "), *cells)
     return table
 
@@ -309,53 +225,6 @@ def _nearest_pose(capture: Capture, span: tuple[int, int], folder: Path) -> Fram
     for index, frame in enumerate(capture.frames(start, stop), start):
         store[places.get(index, [])] = frame
     return lambda: iter(store)
-
-
-def _batches(pairs: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
-    batch = []
-    for pair in pairs:
-        batch.append(pair)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _image_scores(pairs: list[tuple[np.ndarray, np.ndarray]], landmarks: np.ndarray) -> dict[str, np.ndarray]:
-    mine, true = (
-        torch.from_numpy(np.stack([pair[side] for pair in pairs])).permute(0, 3, 1, 2).float() / 255 for side in (0, 1)
-    )
-    face, mouth = (torch.from_numpy(np.stack([_hull(x, true.shape[-2:], kind) for x in landmarks])) for kind in (0, 1))
-    sharp = [
-        _detail(frame, inside) / max(_detail(other, inside), 1e-6) if inside.any() else np.nan
-        for (frame, other), inside in zip(pairs, face.numpy() > 0, strict=True)
-    ]
-    error, similar = (mine - true).square().mean(dim=1), ssim_map(mine, true)
-    columns = {"error": masked_mean(error, None), "ssim": masked_mean(similar, None)}
-    for name, mask in (("face", face), ("mouth", mouth)):
-        columns[f"error_{name}"], columns[f"ssim_{name}"] = masked_mean(error, mask), masked_mean(similar, inner(mask))
-    return {**{name: values.double().numpy() for name, values in columns.items()}, "sharpness": np.array(sharp)}
-
-
-def _hull(landmarks: np.ndarray, size: tuple[int, ...], kind: int) -> np.ndarray:
-    """Mask of the face (0) or the mouth (1); empty where there are no landmarks."""
-    if not np.isfinite(landmarks).all():
-        return np.zeros(tuple(size), np.float32)
-    points = landmarks
-    if kind == 1:
-        lips = landmarks[list(OUTER_LIPS)]
-        points = lips.mean(axis=0) + 1.5 * (lips - lips.mean(axis=0))
-    return hull_mask(points, tuple(size)).astype(np.float32)
-
-
-def _detail(frame: np.ndarray, inside: np.ndarray) -> float:
-    return float(cv2.Laplacian(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.CV_32F)[inside].std())
-
-
-def _mean(values: np.ndarray) -> Score:
-    valid = np.isfinite(values)
-    return Score(float(values[valid].mean()) if valid.any() else None, int(valid.sum()))
 
 
 def draw_sheet(true_frames: Frames, films: dict[str, Frames], count: int, columns: int = 6) -> np.ndarray:
