@@ -61,7 +61,7 @@ def side_views(subject_at: Path, truth_at: Path, canonical: np.ndarray) -> dict[
             wanted = torch.from_numpy(warped).permute(2, 0, 1)[None].float() / 127.5 - 1
             # Over grey: a head that is missing somewhere must not be forgiven by the true picture behind it.
             drawn = composite(image, torch.zeros_like(wanted)) if profile.alpha else image
-            error = (drawn - wanted).square().mean(1)[0].numpy() / 4
+            error = (drawn.clamp(-1, 1) - wanted).square().mean(1)[0].numpy() / 4
             scores.setdefault(name, []).append(float(-10 * np.log10(error[head].mean())))
     return scores
 
@@ -71,8 +71,9 @@ def main() -> None:
     first, truth, *more = (Path(argument) for argument in sys.argv[1:])
     for number, path in enumerate([first, *more]):
         capture = Capture.open(load_subject(path).capture_path)
-        canonical = load_prior(Path(__file__).parents[1] / "src/talk3d/assets/prior").canonical_landmarks
-        assert capture.orbit == load_subject(path).generator.profile.orbit
+        prior = load_prior(Path(__file__).parents[1] / "src/talk3d/assets/prior")
+        canonical = prior.canonical_landmarks
+        assert capture.prior_hash == prior.hash, "make the subject with the shipped prior: its landmarks align the views"
         scores = side_views(path, truth, canonical)
         if number == 0:
             frames = len(next(iter(scores.values())))

@@ -51,8 +51,8 @@ def _seeded() -> None:
 
 @pytest.fixture(scope="session")
 def tiny_prior(tmp_path_factory: pytest.TempPathFactory) -> LoadedPrior:
-    """A prior of random weights at tiny sizes."""
-    torch.manual_seed(1)
+    """A prior of random weights at tiny sizes, whose space is neither empty nor full."""
+    torch.manual_seed(8)
     path = tmp_path_factory.mktemp("prior") / "tiny"
     canonical = np.random.default_rng(1).normal(0, 0.1, (468, 3)).astype(np.float32)
     expressions = {name: torch.randn(TINY.z_dim) for name in ("jawOpen", "eyeBlink")}
@@ -61,7 +61,14 @@ def tiny_prior(tmp_path_factory: pytest.TempPathFactory) -> LoadedPrior:
         # A fresh generator is full of fog; a trained one has surfaces.
         generator.decoder.net[2].weight[0] *= TINY.density_gain
     save_prior(path, generator, canonical, expressions=expressions)
-    return load_prior(path)
+    prior, orbit = load_prior(path), TINY.orbit
+    middle = (
+        prior.generator.map(torch.zeros(1, TINY.z_dim)),
+        orbit.pose(torch.zeros(1), torch.zeros(1)),
+        orbit.intrinsics()[None],
+    )
+    assert 0.3 < float(prior.generator(*middle).raw.alpha.mean()) < 0.7
+    return prior
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, so that help appears at once.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -342,6 +343,8 @@ def prior_train(
             config = PretrainConfig(steps=steps, shards=shards, tensorboard=tensorboard)
             adversarial = AdversarialConfig(steps=adversarial_steps or 0, tensorboard=tensorboard)
             make.from_heads(HeadPack(heads), output, folder, begin, config, adversarial, report, overwrite, renderers)
+    if os.environ.get("RANK", "0") == "0" and load_prior(output).landmarks is None:
+        print("note: the tracker sees no face in this prior's pictures, so no video can be prepared with it. Train it longer.")
 
 
 def prior_import(
@@ -421,11 +424,12 @@ def prior_evaluate(
 ) -> None:
     """Judge a prior against exact truth: unseen heads inverted and seen from nine views, and how its samples are spread.
 
-    Inverting starts from one view, from five, and from random weights, for comparison. Interrupted? Run it again; it resumes.
+    Inverting starts from one view, from five, and from random weights, for comparison. Interrupted? Run it again; heads that
+    are done are kept.
 
     Args:
         prior: folder of a Prior; default is the shipped one.
-        output: folder of the report: tables, curves, pictures.
+        output: folder of the report: a table, curves, pictures.
         heads: the head model; default is the environment variable TALK3D_HEADS.
         count: heads inverted from one view; a third of them also from five views, and from random weights.
         samples: how many samples are compared with as many renders; 0 leaves this out.
@@ -436,15 +440,18 @@ def prior_evaluate(
     from .judges.headnet import load_headnet
     from .prior.generator import load_prior
 
-    pack, generator = HeadPack(heads), load_prior(prior or shipped("prior")).generator
+    pack, judged = HeadPack(heads), load_prior(prior or shipped("prior"))
     config = bench.PriorBenchConfig(one_view=count, five_views=-(-count // 3), random_weights=-(-count // 3))
     with _bar("Inverting heads") as report:
-        results = bench.bench_prior(generator, pack, output, config, report)
+        results = bench.bench_prior(judged, pack, output, config, report)
     print(bench.table(results))
     if samples:
-        with _bar("Comparing samples") as report:
-            spread = frechet.bench_samples(generator, pack, load_headnet(), samples, report)
-        bench.write_json(output / "samples.json", spread)
+        known = output / "samples.json"
+        spread = json.loads(known.read_text()) if known.exists() else {}
+        if spread.get("pictures") != samples:
+            with _bar("Comparing samples") as report:
+                spread = frechet.bench_samples(judged.generator, pack, load_headnet(), samples, report)
+            bench.write_json(known, spread)
         print(
             f"Frechet distance of {samples} samples to renders {spread['samples']:.3f}; of other renders {spread['floor']:.3f}"
         )

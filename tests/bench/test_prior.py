@@ -20,12 +20,11 @@ from talk3d.bench.prior import (
     unseen_head,
     unseen_parameters,
 )
-from talk3d.errors import ConfigError
-from talk3d.heads.latent import HeadEmbedding
+from talk3d.errors import ConfigError, OutputExistsError
 from talk3d.heads.model import HELD_OUT, SCALE, HeadPack
 from talk3d.personalize.invert import InvertConfig
 from talk3d.personalize.tune import TuneConfig
-from talk3d.prior.generator import MINI, Generator, LoadedPrior
+from talk3d.prior.generator import Generator, LoadedPrior, load_prior, save_prior
 
 FEW = PriorBenchConfig(1, 1, 1, InvertConfig(steps=3), TuneConfig(steps=2))
 
@@ -65,13 +64,13 @@ def test_unseen_heads_wear_held_out_textures_and_belong_to_their_number(pack: He
     assert torch.equal(one.images, same.images)
     assert not torch.equal(one.images, other.images)
     assert {name for p in worn for name in (p.skin, p.second_skin, p.brow, p.eye, p.hair)} - {None} <= HELD_OUT
-    assert 0.15 < float(one.inside()[0].float().mean()) < 0.8
+    assert 0.15 < float((one.images[0, 3:] > 0).float().mean()) < 0.8
     # Depth and picture show the same head: a cell with depth is covered, if only by thin hair.
     assert (torch.nn.functional.avg_pool2d(one.images[:, 3:], 4)[torch.isfinite(one.depth)] > 0.7).all()
 
 
 def test_a_bench_resumes_and_reports(
-    pack: HeadPack, generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pack: HeadPack, tiny_prior: LoadedPrior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[str] = []
     judge = bench._judge
@@ -84,8 +83,8 @@ def test_a_bench_resumes_and_reports(
 
     monkeypatch.setattr(bench, "_judge", counted)
     with pytest.raises(KeyboardInterrupt):
-        bench_prior(generator, pack, tmp_path / "out", FEW, lambda *_: None)
-    results = bench_prior(generator, pack, tmp_path / "out", FEW, lambda *_: None)
+        bench_prior(tiny_prior, pack, tmp_path / "out", FEW, lambda *_: None)
+    results = bench_prior(tiny_prior, pack, tmp_path / "out", FEW, lambda *_: None)
     assert done == ["one view", "five views", "five views", "random weights"]
     for start in bench.STARTS:
         for measure in ("psnr", "headnet", "depth"):
@@ -94,29 +93,46 @@ def test_a_bench_resumes_and_reports(
             assert np.isfinite(values).all()
     assert json.loads((tmp_path / "out" / "report.json").read_text())["results"] == results
     assert all((tmp_path / "out" / name).exists() for name in ("curves.png", "sheet.png"))
-    lines = table(results).splitlines()
+    lines = (tmp_path / "out" / "table.txt").read_text().splitlines()
+    assert lines == table(results).splitlines()
     assert len(lines) == 1 + 9
     assert lines[0].split() == ["heads", *(f"{yaw:+d},{pitch:+d}" for yaw, pitch in VIEWS)]
     assert float(lines[1].split()[4]) == pytest.approx(results["one view"]["psnr"][0][0], abs=0.06)
     other = dataclasses.replace(FEW, tune=TuneConfig(steps=9))
     with pytest.raises(ConfigError, match="another prior or of other settings"):
-        bench_prior(generator, pack, tmp_path / "out", other, lambda *_: None)
+        bench_prior(tiny_prior, pack, tmp_path / "out", other, lambda *_: None)
+    # The same weights with other people to draw from are another prior.
+    peopled = Generator(tiny_prior.profile)
+    peopled.load_state_dict(tiny_prior.generator.state_dict())
+    peopled.latents = torch.zeros(3, tiny_prior.profile.z_dim)
+    save_prior(tmp_path / "peopled", peopled, None)
+    with pytest.raises(ConfigError, match="another prior or of other settings"):
+        bench_prior(load_prior(tmp_path / "peopled"), pack, tmp_path / "out", FEW, lambda *_: None)
 
 
-def test_what_is_judged_is_what_the_tuned_generator_draws(pack: HeadPack, generator: Generator) -> None:
-    """Drawing the views at once or one by one gives the same pictures, and perfect pictures have a perfect score."""
+def test_a_folder_of_something_else_is_left_alone(pack: HeadPack, tiny_prior: LoadedPrior, tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text("mine")
+    with pytest.raises(OutputExistsError, match="something else"):
+        bench_prior(tiny_prior, pack, tmp_path, FEW, lambda *_: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_what_is_judged_is_what_the_generator_draws_from_there(pack: HeadPack, generator: Generator) -> None:
     truth = unseen_head(unseen_parameters(0, pack), VIEWS[:3], pack, generator)
-    ws = generator.map(torch.zeros(1, 12))
+    ws, orbit = generator.map(torch.zeros(1, 12)), generator.profile.orbit
     images, depth = draw(generator, ws, truth)
-    assert images.shape == (3, 4, 64, 64)
-    assert depth.shape == (3, 1, 16, 16)
+    for view, (yaw, pitch) in enumerate(VIEWS[:3]):
+        camera = orbit.pose(torch.tensor([yaw]).float().deg2rad(), torch.tensor([pitch]).float().deg2rad())
+        alone = generator(ws, camera, orbit.intrinsics()[None])
+        torch.testing.assert_close(images[view], alone.image[0])
+        torch.testing.assert_close(depth[view], alone.raw.depth[0])
+    assert not torch.allclose(depth[0], depth[1])
     assert (psnr_inside(truth.images, truth.images) > 100).all()
     assert (psnr_inside(images, truth.images) < 30).all()
 
 
-def test_a_prior_without_alpha_is_refused(pack: HeadPack, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    opaque = Generator(dataclasses.replace(MINI, alpha=False, z_dim=HeadEmbedding(pack).size))
+def test_a_prior_without_alpha_is_refused(pack: HeadPack, tiny_prior: LoadedPrior, tmp_path: Path) -> None:
+    save_prior(tmp_path / "opaque", Generator(dataclasses.replace(tiny_prior.profile, alpha=False)), None)
     with pytest.raises(ConfigError, match="no alpha"):
-        bench_prior(opaque, pack, tmp_path / "out", FEW, lambda *_: None)
+        bench_prior(load_prior(tmp_path / "opaque"), pack, tmp_path / "out", FEW, lambda *_: None)
     assert not (tmp_path / "out").exists()

@@ -64,6 +64,7 @@ def small(embedding: HeadEmbedding) -> Iterator[None]:
 def shards(pack: HeadPack, small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two held-out shards and two to train on."""
     root = tmp_path_factory.mktemp("heads")
+    dataset.claim(root, pack, Orbit())
     for number in range(4):
         dataset.render_shard(root, number, pack, Orbit())
     return root

@@ -44,9 +44,11 @@ def dataset(tmp_path: Path) -> LabelledDataset:
 
 
 def test_too_few_shards_are_refused_before_any_is_rendered(pack: HeadPack, tmp_path: Path) -> None:
-    config = PretrainConfig(shards=5)
+    few, none = PretrainConfig(shards=5), PretrainConfig(shards=9, steps=0)
     with pytest.raises(ConfigError, match="held out for scoring"):
-        make.from_heads(pack, tmp_path / "prior", tmp_path / "work", None, config, TINY, ignore, False)
+        make.from_heads(pack, tmp_path / "prior", tmp_path / "work", None, few, TINY, ignore, False)
+    with pytest.raises(ConfigError, match="0 supervised steps"):
+        make.from_heads(pack, tmp_path / "prior", tmp_path / "work", None, none, TINY, ignore, False)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -74,6 +76,9 @@ def test_heads_become_a_prior_with_expressions(
     assert sum(count == 2 for count in values) > 20
     assert prior.artifact.manifest["licence"] == "Apache-2.0"
     assert (work / "adversarial" / "log.jsonl").read_text().count("\n") == 2
+    settings = prior.artifact.config["training"]
+    assert settings["supervised"]["steps"] == 2
+    assert settings["adversarial"] == json.loads(json.dumps(dataclasses.asdict(TINY.continued())))
 
 
 def test_a_prior_of_other_heads_cannot_be_continued(pack: HeadPack, profile: Profile, tmp_path: Path) -> None:
@@ -95,6 +100,12 @@ def test_pictures_become_a_prior(
     assert prior.profile == dataclasses.replace(opaque, orbit=dataset.orbit())
     assert prior.profile.orbit.focal == pytest.approx(4.2647)
     assert (tmp_path / "work" / "adversarial" / "log.jsonl").read_text().count("\n") == 1
+    assert prior.artifact.config["training"]["data"] == dataset.digest()
+    # So it is when the training goes on from weights that were meant for another camera.
+    start = Generator(opaque)
+    make.from_images(dataset, tmp_path / "on", tmp_path / "on-work", "mini", start, 1, False, ignore, False)
+    assert load_prior(tmp_path / "on").profile.orbit == dataset.orbit()
+    assert start.profile == opaque
 
 
 def test_pictures_of_another_size_are_refused(dataset: LabelledDataset, tmp_path: Path) -> None:

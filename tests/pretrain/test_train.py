@@ -169,6 +169,7 @@ def test_shards_that_come_late_do_not_change_the_run(
     config = settings(shards=4, steps_per_shard=3)
     early = train_prior(pack, shards, tmp_path / "early", profile, config, ignore)
     late = tmp_path / "shards"
+    dataset.claim(late, pack, Orbit())
     for number in range(HELD_OUT_SHARDS + 1):
         render_shard(late, number, pack, Orbit())
 
@@ -231,6 +232,29 @@ def test_scores_are_those_of_the_generators_own_device(shards: Path, pack: HeadP
 
 def test_shards_of_other_heads_are_refused(shards: Path, pack: HeadPack, profile: Profile, tmp_path: Path) -> None:
     dataset.claim(tmp_path, pack, Orbit())
+    (tmp_path / "shard-00000").mkdir()
     dataset.claim(tmp_path, pack, Orbit())
     with pytest.raises(ConfigError, match="drawn from something else \\(orbit\\)"):
         dataset.claim(tmp_path, pack, Orbit(radius=3.0))
+    (tmp_path / "shards.json").unlink()
+    with pytest.raises(ConfigError, match="no note"):
+        dataset.claim(tmp_path, pack, Orbit())
+
+
+def test_a_shard_that_another_process_finished_first_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a killed run whose writer still draws."""
+    rename = Path.rename
+
+    def overtaken(self: Path, target: Path) -> Path:
+        (target / "theirs.npy").parent.mkdir()
+        (target / "theirs.npy").touch()
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", overtaken)
+    dataset.write_shard(tmp_path / "shard-00007", {"ours": np.zeros(3)})
+    assert [path.name for path in tmp_path.iterdir()] == ["shard-00007"]
+    assert [path.name for path in (tmp_path / "shard-00007").iterdir()] == ["theirs.npy"]
+    monkeypatch.setattr(Path, "rename", lambda self, target: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        dataset.write_shard(tmp_path / "shard-00008", {"ours": np.zeros(3)})
+    assert not (tmp_path / "shard-00008").exists()

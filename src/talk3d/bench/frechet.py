@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from ..errors import ConfigError
 from ..heads.latent import LATENT_SIZE, parameters_from_latent
 from ..heads.model import HeadPack
 from ..heads.raster import render_head
@@ -26,6 +27,8 @@ YAW, PITCH = 0.35, 0.15
 """Standard deviations of the cameras' angles, radians."""
 GREY = 0.0
 SEED = 77002
+FEWEST = 320
+"""Pictures of each kind: twice as many as there are features."""
 
 
 def frechet_distance(one: Float[np.ndarray, "n features"], other: Float[np.ndarray, "m features"]) -> float:
@@ -46,7 +49,7 @@ def features(network: HeadNet, pictures: Float[Tensor, "n 3 size size"]) -> Floa
 
 
 def cameras(generator: Generator, count: int, seed: int) -> Iterator[Float[Tensor, "4 4"]]:
-    """The cameras of picture 0, 1, ...; sets that are compared have different seeds, or they would be alike in this for free."""
+    """The cameras of picture 0, 1, ...; sets that are compared have different seeds, or they were alike in this for free."""
     angles = np.random.default_rng([SEED, seed]).normal(0, 1, (count, 2)) * [YAW, PITCH]
     yield from generator.profile.orbit.pose(*torch.from_numpy(angles).float().T)
 
@@ -81,9 +84,14 @@ def bench_samples(
         generator: of the prior.
         pack: the head model.
         network: HeadNet.
-        count: pictures of each kind; far more than HeadNet has features (160), or covariances mean nothing.
+        count: pictures of each kind; the distance shrinks with it, so compare equal ones only.
         progress: called with (part done 0..1, what is done).
+
+    Raises:
+        ConfigError: too few pictures for covariances.
     """
+    if count < FEWEST:
+        raise ConfigError(f"{count} samples are too few to tell their spread; ask for at least {FEWEST}, or for none (0).")
     found = []
     kinds = (
         ("drawing heads", renders(pack, generator, count, 0)),

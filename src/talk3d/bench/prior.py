@@ -10,7 +10,6 @@ Letters: K views, S side of the pictures, R side of the raw pictures.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,11 +18,11 @@ from typing import Literal
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from ..capture.frames import Views
-from ..errors import ConfigError
+from ..errors import ConfigError, OutputExistsError
 from ..heads.latent import LATENT_SIZE, parameters_from_latent
 from ..heads.model import SCALE, HeadPack, HeadParameters
 from ..heads.raster import render_head
@@ -32,7 +31,7 @@ from ..partials import write_whole
 from ..personalize.invert import InvertConfig, invert
 from ..personalize.tune import TuneConfig, tune
 from ..pictures import as_image, write_png
-from ..prior.generator import Generator, composite
+from ..prior.generator import Generator, LoadedPrior, composite
 from ..prior.patch import Windows, picture_losses, render_patch
 
 Start = Literal["one view", "five views", "random weights"]
@@ -74,10 +73,6 @@ class Truth:
     """Premultiplied colour and alpha, -1..1."""
     depth: Float[Tensor, "views 1 raw raw"]
     """Distance along the ray, scene units, inf where the head does not fill the raw pixel."""
-
-    def inside(self) -> Bool[Tensor, "views 1 size size"]:
-        """Pixels of which the head covers more than half."""
-        return self.images[:, 3:] > 0
 
 
 def unseen_parameters(number: int, pack: HeadPack, held_out: bool = True) -> HeadParameters:
@@ -129,7 +124,7 @@ def psnr_inside(
     images: Float[Tensor, "views 4 size size"], truth: Float[Tensor, "views 4 size size"]
 ) -> Float[Tensor, " views"]:
     """PSNR in dB over the pixels that the true head covers, both composited over mid grey."""
-    inside = (truth[:, 3:] > 0).float()
+    inside = (truth[:, 3:] > 0).float()  # what the head covers more than half
     grey = torch.zeros_like(truth[:, :3])
     error = (composite(images, grey).clamp(-1, 1) - composite(truth, grey)).square() * inside
     return 10 * torch.log10(4 / (error.sum((1, 2, 3)) / (3 * inside.sum((1, 2, 3)))))
@@ -183,7 +178,7 @@ def from_random_weights(
 
 
 def bench_prior(
-    generator: Generator,
+    prior: LoadedPrior,
     pack: HeadPack,
     output: Path,
     config: PriorBenchConfig,
@@ -192,9 +187,9 @@ def bench_prior(
     """Invert, judge and report; heads that are already judged in `output` are not done again.
 
     Args:
-        generator: of the prior.
+        prior: whose knowledge is measured.
         pack: the head model.
-        output: folder for `heads/`, `report.json`, `curves.png` and `sheet.png`.
+        output: folder for `heads/`, `report.json`, `table.txt`, `curves.png` and `sheet.png`.
         config: how many heads, how many steps.
         progress: called with (part done 0..1, what is done).
 
@@ -203,13 +198,14 @@ def bench_prior(
 
     Raises:
         ConfigError: the prior's pictures carry no alpha, or `output` holds results of another prior or effort.
+        OutputExistsError: `output` holds something else.
     """
+    generator = prior.generator
     if config.one_view < 1:
         raise ConfigError("At least one head must be inverted from one view.")
     if not generator.profile.alpha:
         raise ConfigError("This prior's pictures carry no alpha, so the head cannot be told from the background in them.")
-    output.mkdir(parents=True, exist_ok=True)
-    _same_run(output, generator, config)
+    _same_run(output, prior, pack, config)
     jobs = [(start, number) for start in STARTS for number in range(config.heads(start))]
     results: dict[str, dict[str, list[list[float]]]] = {}
     for done, (start, number) in enumerate(jobs):
@@ -226,6 +222,7 @@ def bench_prior(
         for name, values in json.loads(path.read_text()).items():
             results.setdefault(start, {}).setdefault(name, []).append(values)
     write_json(output / "report.json", {"views": VIEWS, "config": asdict(config), "results": results})
+    write_whole(output / "table.txt", (table(results) + "\n").encode())
     write_png(output / "curves.png", curves(results))
     pictures = [np.asarray(cv2.imread(str(p)))[..., ::-1] for p in sorted((output / "heads").glob("one-view-*.png"))[:8]]
     write_png(output / "sheet.png", np.concatenate(pictures))
@@ -322,11 +319,12 @@ def score(
     return {name: [round(value, 4) for value in values.tolist()] for name, values in scores.items()}, images
 
 
-def _same_run(output: Path, generator: Generator, config: PriorBenchConfig) -> None:
-    """Results of another prior or another effort must not be mixed in; the number of heads may grow."""
-    weights = math.fsum(float(p.double().abs().sum()) for p in generator.parameters())
-    key = {"weights": weights, "invert": asdict(config.invert), "tune": asdict(config.tune)}
+def _same_run(output: Path, prior: LoadedPrior, pack: HeadPack, config: PriorBenchConfig) -> None:
+    """Results of another prior, other heads or another effort must not be mixed in; the number of heads may grow."""
+    key = {"prior": prior.hash, "heads": pack.digest, "invert": asdict(config.invert), "tune": asdict(config.tune)}
     path = output / "run.json"
+    if not path.exists() and output.exists() and any(output.iterdir()):
+        raise OutputExistsError(f"`{output}` holds something else than an earlier run of this. Choose another folder.")
     if path.exists() and json.loads(path.read_text()) != key:
         raise ConfigError(
             f"`{output}` holds results of another prior or of other settings. Write into another folder, or remove that one."

@@ -6,6 +6,7 @@ forward, +X the subject's left); `to_world` maps them to scene units, p = 0.030 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -198,6 +199,13 @@ class HeadPack:
     def held_out(self, kind: str) -> list[str]:
         """The names of one kind that training heads never wear."""
         return [name for name in self.styles[kind] if name in HELD_OUT]
+
+    @property
+    def digest(self) -> str:
+        """Tells this pack from others by the names and sizes of its files."""
+        files = sorted(path for path in self.root.rglob("*") if path.suffix in (".npz", ".webp", ".png", ".json"))
+        listing = "".join(f"{path.relative_to(self.root).as_posix()} {path.stat().st_size}\n" for path in files)
+        return hashlib.sha256(listing.encode()).hexdigest()
 
     def vertices_of(self, *parts: str) -> NDArray[np.int32]:
         wanted = [self.part_names.index(part) for part in parts]

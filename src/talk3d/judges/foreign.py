@@ -73,8 +73,6 @@ def _unit(activations: Tensor) -> Tensor:
 class ArcFaceIrSe50(nn.Module):
     """ArcFace's 50-layer residual network with squeeze-and-excitation (Deng et al., 2019; the public `model_ir_se50.pth`)."""
 
-    SIDE = 112
-
     def __init__(self) -> None:
         super().__init__()
         self.input_layer = nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64))

@@ -94,7 +94,7 @@ def personalize(
     if not prior.profile.alpha:
         raise ConfigError(
             f"The pictures of the prior `{prior.profile.name}` carry no alpha, so a person cannot be told from a background in "
-            "them, and personalising needs that. Use the shipped prior, or one made by `talk3d prior train`."
+            "them, and personalising needs that. Use the shipped prior, or one made by `talk3d prior train --heads`."
         )
     frames = PersonFrames.cached(capture, cache, start, stop)
     yaw, pitch = torch.from_numpy(capture.yaw).float(), torch.from_numpy(capture.pitch).float()

@@ -8,13 +8,13 @@ Letters: N heads per shard, K views per head, S image size, R size of the depth 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import multiprocessing
 import os
+import shutil
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,16 +69,18 @@ def claim(root: Path, pack: HeadPack, orbit: Orbit) -> None:
     from ..heads.latent import LATENT_SIZE
     from ..heads.raster import SUPERSAMPLING
 
-    files = sorted(path for path in pack.root.rglob("*") if path.suffix in (".npz", ".webp", ".png", ".json"))
-    listing = "".join(f"{path.relative_to(pack.root).as_posix()} {path.stat().st_size}\n" for path in files)
     mine = {
         "heads": HEADS_VERSION,
         "latent": LATENT_SIZE,
         "size": [IMAGE_SIZE, SUPERSAMPLING],
         "orbit": json.loads(json.dumps(asdict(orbit))),
-        "pack": hashlib.sha256(listing.encode()).hexdigest(),
+        "pack": pack.digest,
     }
     note = root / "shards.json"
+    if not note.exists() and any(root.glob("shard-*")):
+        raise ConfigError(
+            f"`{root}` holds rendered heads, and no note of what they were drawn from. Render into another folder."
+        )
     if note.exists() and (noted := json.loads(note.read_text())) != mine:
         different = ", ".join(sorted(name for name in mine if noted.get(name) != mine[name]))
         raise ConfigError(
@@ -117,13 +119,26 @@ def render_shard(root: Path, number: int, pack: HeadPack, orbit: Orbit) -> Path:
             # Averaging with inf leaves inf: a cell counts only where the head covers all of it.
             factor = IMAGE_SIZE // DEPTH_SIZE
             depth[i, k] = picture.depth.reshape(DEPTH_SIZE, factor, DEPTH_SIZE, factor).mean((1, 3))
+    angles = {"yaw": yaw.astype(np.float32), "pitch": pitch.astype(np.float32)}
+    write_shard(final, {"latents": latents, "images": images, "depth": depth, **angles})
+    return final
+
+
+def write_shard(final: Path, arrays: Mapping[str, NDArray]) -> None:
+    """Write the folder `final` of .npy files, whole or not at all; it may be there by now, from another process."""
     remove_stale_partials(final)
     partial = partial_path(final)
     partial.mkdir(parents=True)
-    for name, array in (("latents", latents), ("yaw", yaw), ("pitch", pitch), ("images", images), ("depth", depth)):
-        np.save(partial / f"{name}.npy", array.astype(np.float32) if name in ("yaw", "pitch") else array)
-    partial.rename(final)
-    return final
+    try:
+        for name, array in arrays.items():
+            np.save(partial / f"{name}.npy", array)
+        partial.rename(final)
+    except OSError:
+        # The writer of a killed run may have finished the same shard meanwhile; its content depends on the number alone.
+        if not final.is_dir():
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 class ShardWriters:
@@ -189,7 +204,9 @@ class HeadShards:
 
         self.root, self.held_out = root, held_out
         self._pack, self._embed = pack, HeadEmbedding(pack)
-        self._shards: list[tuple[int, dict[str, NDArray]]] = []
+        self._shards: list[tuple[int, Path, NDArray]] = []
+        """Number, folder and embedded heads. Files are opened when they are read: hundreds of shards are more than most systems
+        let a process hold open."""
         self._known: set[str] = set()
         self.refresh(below)
 
@@ -208,10 +225,8 @@ class HeadShards:
                 break
             if folder.name not in self._known and (number < HELD_OUT_SHARDS) == self.held_out:
                 self._known.add(folder.name)
-                shard = {p.stem: np.load(p, mmap_mode="r") for p in folder.glob("*.npy")}
-                heads = [parameters_from_latent(z, self._pack) for z in shard["latents"]]
-                shard["latents"] = np.stack([self._embed(head) for head in heads])
-                self._shards.append((number, shard))
+                heads = [parameters_from_latent(z, self._pack) for z in np.load(folder / "latents.npy")]
+                self._shards.append((number, folder, np.stack([self._embed(head) for head in heads])))
         # A head's index must not depend on which of two writers was faster.
         self._shards.sort(key=lambda entry: entry[0])
 
@@ -223,10 +238,10 @@ class HeadShards:
         """The heads `indices` [B], seen from their views `views` [B, K]."""
         parts: dict[str, list[NDArray]] = {name: [] for name in ("latents", "yaw", "pitch", "images", "depth")}
         for index, chosen in zip(indices, views, strict=True):
-            shard, row = self._shards[index // HEADS_PER_SHARD][1], index % HEADS_PER_SHARD
-            parts["latents"].append(shard["latents"][row])
+            (_, folder, latents), row = self._shards[index // HEADS_PER_SHARD], index % HEADS_PER_SHARD
+            parts["latents"].append(latents[row])
             for name in ("yaw", "pitch", "images", "depth"):
-                parts[name].append(shard[name][row][chosen])
+                parts[name].append(np.load(folder / f"{name}.npy", mmap_mode="r")[row][chosen])
         latents, yaw, pitch, images, depth = (torch.from_numpy(np.stack(rows)) for rows in parts.values())
         return Batch(latents, yaw, pitch, images, depth.float())
 

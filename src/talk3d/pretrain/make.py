@@ -17,7 +17,7 @@ from ..heads.model import HeadPack
 from ..prior.generator import FULL, MINI, Generator, Profile, save_prior
 from .adversarial import EG3D, AdversarialConfig, HeadSource, LabelledSource, check, train_adversarially
 from .canonical import measure_canonical
-from .dataset import DEPTH_SIZE, HELD_OUT_SHARDS, IMAGE_SIZE, HeadShards, ShardWriters
+from .dataset import DEPTH_SIZE, HELD_OUT_SHARDS, IMAGE_SIZE, HeadShards, ShardWriters, claim
 from .labelled import LabelledDataset
 from .run import join
 from .train import FIRST_SHARDS, PretrainConfig, shards_at, train_prior
@@ -31,9 +31,9 @@ PEOPLE, PEOPLE_SEED = 2000, 2025
 """How many latents of random heads a prior of heads keeps, to draw people from."""
 PRESETS: dict[str, tuple[Profile, AdversarialConfig]] = {
     "mini": (MINI_PICTURES, AdversarialConfig(steps=20_000)),
-    "eg3d": (dataclasses.replace(FULL, neural_resolution=128), EG3D),
+    "eg3d": (FULL, EG3D),
 }
-"""Network and settings for pictures: one for a patient CPU, and EG3D's own for several GPUs."""
+"""Network and settings for pictures: one for a patient CPU, and EG3D's sizes for several GPUs."""
 
 
 def default_work(output: Path) -> Path:
@@ -73,6 +73,8 @@ def from_heads(
             f"{config.shards or 'No'} shards were asked for, but the first {HELD_OUT_SHARDS} are held out for scoring and "
             f"training begins with {FIRST_SHARDS}. Ask for more of them."
         )
+    if config.steps < 1:
+        raise ConfigError(f"{config.steps} supervised steps were asked for; a prior of heads begins with at least one.")
     embedding = HeadEmbedding(pack)
     profile = start.profile if start else dataclasses.replace(MINI, z_dim=embedding.size)
     if profile.z_dim != embedding.size or not profile.alpha:
@@ -88,6 +90,8 @@ def from_heads(
     for name in MODELS:
         model_path(name)  # canonical landmarks are measured last, and must not fail then
     heads = work / "shards"
+    claim(heads, pack, profile.orbit)
+    adversarial = adversarial.continued()
     with join() as workers:
         if adversarial.steps:
             check(adversarial, workers)
@@ -110,7 +114,7 @@ def from_heads(
                 # The shards that the last supervised step saw; the writers may have been further, or not.
                 HeadSource(HeadShards(heads, pack, below=shards_at(config.steps - 1, config)), profile.orbit),
                 work / "adversarial",
-                adversarial.continued(),
+                adversarial,
                 lambda step, steps, _: progress("adversarial training", step / steps),
                 workers,
             )
@@ -178,7 +182,7 @@ def from_images(
         config = dataclasses.replace(config, steps=steps)
     config = dataclasses.replace(config, tensorboard=tensorboard)
     # The camera belongs to the pictures: samples, conditioning and canonical landmarks are drawn with it.
-    profile = start.profile if start else dataclasses.replace(profile, orbit=dataset.orbit())
+    profile = dataclasses.replace(start.profile if start else profile, orbit=dataset.orbit())
     if dataset.resolution != profile.image_resolution:
         raise ConfigError(
             f"The pictures of `{dataset.path}` are {dataset.resolution} pixels wide, the network draws "
@@ -189,12 +193,16 @@ def from_images(
     for name in MODELS:
         model_path(name)  # canonical landmarks are measured last, and must not fail then
     torch.manual_seed(config.seed)
+    generator = Generator(profile)
+    if start:
+        generator.load_state_dict(start.state_dict())
+        config = config.continued()
     with join() as workers:
         generator = train_adversarially(
-            start or Generator(profile),
+            generator,
             LabelledSource(dataset),
             work / "adversarial",
-            config.continued() if start else config,
+            config,
             lambda step, steps, _: progress("adversarial training", step / steps),
             workers,
             dataset.digest(),
@@ -207,6 +215,7 @@ def from_images(
         generator,
         _landmarks(generator),
         half=True,
+        config={"training": {"adversarial": dataclasses.asdict(config), "data": dataset.digest()}},
         licence="as the pictures it was trained on",
         overwrite=overwrite,
     )

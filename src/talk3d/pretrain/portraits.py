@@ -23,7 +23,7 @@ from ..heads.latent import LATENT_SIZE, is_female, parameters_from_latent
 from ..heads.model import HeadPack, HeadParameters
 from ..heads.raster import landmarks68, project, render_head
 from ..judges.headnet import READINGS, SIZE
-from ..partials import partial_path, remove_stale_partials
+from .dataset import write_shard
 
 PERSONS = 64
 """Persons per shard."""
@@ -99,12 +99,7 @@ def render_portraits(root: Path, number: int, pack: HeadPack, held_out_textures:
                 rows["twins"].append(key - 1 if twin else key)
                 rows["tone"].append(tone)
                 rows["female"].append(is_female(person))
-    remove_stale_partials(final)
-    partial = partial_path(final)
-    partial.mkdir(parents=True)
-    for name, values in rows.items():
-        np.save(partial / f"{name}.npy", np.stack(values))
-    partial.rename(final)
+    write_shard(final, {name: np.stack(values) for name, values in rows.items()})
     return final
 
 

@@ -10,6 +10,7 @@ Letters: T frames at 25 per second, N samples at 16 kHz.
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from ..heads.latent import LATENT_SIZE, parameters_from_latent
 from ..heads.model import HeadPack, HeadParameters, to_world
 from ..heads.subject import Phone, Script, lip_shapes, perform, write_script
 from ..judges.sync import FPS, LIP_NUMBERS, RATE, in_face, lips_in_face
-from ..partials import partial_path
+from ..partials import write_whole
 
 MOUTH = tuple(range(48, 68))
 """Of the 68 points."""
@@ -57,10 +58,9 @@ def save_recordings(path: Path, recordings: Sequence[Recording], visemes: list[s
     for index, one in enumerate(recordings):
         arrays[f"sound{index}"] = (one.samples.clip(-1, 1) * 32767).astype(np.int16)
         arrays[f"phones{index}"] = np.array([(p.start, p.stop, visemes.index(p.viseme)) for p in one.phones], np.float32)
-    partial = partial_path(path)
-    with partial.open("wb") as file:
-        np.savez(file, **arrays)
-    partial.rename(path)
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    write_whole(path, file.getvalue())
 
 
 def load_recordings(path: Path) -> list[Recording]:

@@ -500,7 +500,7 @@ class LoadedPrior:
     landmarks: Float[np.ndarray, "468 3"] | None
     """What `canonical_landmarks` gives; None for an imported prior whose faces were not measured."""
     expressions: Mapping[str, Float[Tensor, " z"]]
-    """Directions of the latent that play one expression each, in full (heads/model.py); empty where none are known."""
+    """Directions of the latent that play one expression each, as strongly as in training; empty where none are known."""
     artifact: Prior
     """The folder it came from."""
 
@@ -518,8 +518,9 @@ class LoadedPrior:
         """
         if self.landmarks is None:
             raise ArtifactError(
-                f"The prior `{self.artifact.root}` was imported without measuring where its faces have their landmarks, so no "
-                "video can be posed with it. Import it again with `talk3d prior import FILE -o PRIOR --measure-landmarks`."
+                f"It is not known where the faces of the prior `{self.artifact.root}` have their landmarks, so no video can be "
+                "posed with it. If it was imported, do that again with `--measure-landmarks`; if it was trained, the tracker "
+                "saw no face in its pictures yet: train it longer."
             )
         return self.landmarks
 
@@ -546,7 +547,7 @@ def save_prior(
         path: the folder to make.
         generator: the weights, and the latents of people if it has them.
         canonical_landmarks: scene units; None if they were not measured, and then no video can be posed with the prior.
-        expressions: directions of the latent that play one expression each, in full, where they are known.
+        expressions: directions of the latent that play one expression each, as strongly as in training, where known.
         half: store weights in half precision; they are computed with in single precision all the same.
         config: what else to record in the manifest, such as how the weights were trained.
         licence: terms of the weights.

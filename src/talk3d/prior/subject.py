@@ -34,7 +34,7 @@ class Subject:
     pitch: Float[Tensor, " frames"]
     """Refined, radians; all frames of the capture."""
     expressions: Mapping[str, Float[Tensor, " z"]]
-    """As the prior knows them: directions of the latent that play one expression each, in full."""
+    """As the prior knows them: directions of the latent that play one expression each, as strongly as in training."""
     hash: str
     consent: str
     capture_path: Path

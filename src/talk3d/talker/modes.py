@@ -66,7 +66,7 @@ class ExpressionModes(nn.Module):
         Args:
             generator: tuned to the person.
             ws: the person.
-            expressions: for each of `names`, the direction of the latent that plays it in full.
+            expressions: for each of `names`, the direction of the latent that plays it as strongly as in training.
             unit: what the planes are divided by.
         """
         person = generator.planes(ws)
