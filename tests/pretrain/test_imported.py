@@ -53,12 +53,12 @@ def test_the_command_writes_a_prior(
     assert prior.artifact.config["imported"]["file"] == "G_tune.pkl"
     assert prior.artifact.manifest["licence"].startswith("unknown")
     # Nothing that needs landmarks goes on with it.
-    with pytest.raises(ArtifactError, match="imported without measuring") as error:
+    with pytest.raises(ArtifactError, match="not known where the faces") as error:
         _ = prior.canonical_landmarks
     assert "--measure-landmarks" in str(error.value)
     with pytest.raises(SystemExit):
         command(monkeypatch, "prepare", "x.mp4", "-o", tmp_path / "c", "--consent", "self", "--prior", tmp_path / "prior")
-    assert "imported without measuring" in capsys.readouterr().err
+    assert "not known where the faces" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["prior"]
 
 
