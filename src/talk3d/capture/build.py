@@ -367,7 +367,8 @@ def _write_pictures(
 ) -> np.ndarray:
     """The second pass: aligned crops, masks and an overview. Returns each frame's sharpness."""
     size = (resolution, resolution)
-    behind = _Behind(plate, crops)
+    # By the training frames alone: test frames must leave no trace in them, not even the plate's resolution.
+    behind = _Behind(plate, crops[slice(*split_of(len(crops))["train"])])
     shown = set(np.linspace(0, len(frame_numbers) - 1, 8).astype(int).tolist())
     tiles, sharpness = [], np.zeros(len(frame_numbers))
     with (
