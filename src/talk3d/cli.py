@@ -249,6 +249,7 @@ def evaluate(
     with _bar("Evaluating") as report:
         scores = reports.evaluate(result, truth, output, progress=report, overwrite=overwrite)
     rich.print(reports.as_table(scores))
+    print(f"{output / 'report.html'} shows it all: curves over time, the worst frames, the films side by side.")
 
 
 def demo(output: Output = Path("out/demo"), minutes: float = 5.0) -> None:

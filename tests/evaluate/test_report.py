@@ -1,6 +1,9 @@
 """The whole report: the truth itself scores perfectly, damage costs, and meaningless scores are refused."""
 
+import csv
+import itertools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,7 +83,7 @@ def test_the_truth_scores_perfectly_and_beats_the_baselines(capture: Capture, fi
     report = evaluate(film(), capture.root, tmp_path / "report")
     assert list(report.rows) == ["result", "mean training frame", "nearest training pose"]
     assert (report.frames, report.checked, report.protocol, report.notes) == (capture.test, True, "paper", [])
-    count = 40
+    start, count = capture.test[0], 40
     best = report.rows["result"]
     # Colour conversion costs one level here and there, no more.
     assert best.psnr.value > 46
@@ -115,6 +118,18 @@ def test_the_truth_scores_perfectly_and_beats_the_baselines(capture: Capture, fi
     assert stored["frames"] == list(capture.test)
     sheet = cv2.imread(str(tmp_path / "report" / "sheet.png"))
     assert sheet.shape == (5 * SIDE, 6 * SIDE, 3)
+    with (tmp_path / "report" / "frames.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [int(line["frame"]) for line in lines] == list(range(*capture.test))
+    distances = [float(line["result: lip distance"]) for line in lines]
+    assert np.mean(distances) == pytest.approx(best.mouth_distance.value, rel=1e-3)
+    sides = list(read_frames(tmp_path / "report" / "side-by-side.mp4"))
+    assert len(sides) == count
+    assert sides[0].shape == (SIDE, 3 * SIDE, 3)
+    assert np.abs(sides[7][:, :SIDE].astype(int) - next(capture.frames(start + 7, start + 8))).mean() < 4
+    shown = (tmp_path / "report" / "report.html").read_text()
+    assert f"{best.psnr.value:.3f}" in shown
+    assert "camera, blinks and head motion of these frames" in shown
     console = rich.console.Console(width=160, record=True)
     console.print(as_table(report))
     shown = console.export_text()
@@ -162,6 +177,20 @@ def test_a_late_result_is_found_out(capture: Capture, film: Film, tmp_path: Path
     assert row.mouth_lag.frames == 2
     assert row.mouth_lag.correlation.value > 0.98
     assert row.mouth_opening.value < 0.9
+
+
+def test_the_worst_frames_are_shown_first(capture: Capture, film: Film, tmp_path: Path) -> None:
+    numbers = iter(range(40))
+
+    def spoil(frame: np.ndarray) -> np.ndarray:
+        strength = {30: 90, 5: 60, 6: 50}.get(next(numbers), 0)
+        return np.clip(frame.astype(int) + strength, 0, 255).astype(np.uint8)
+
+    evaluate(film(spoil), capture.root, tmp_path / "report", baselines=False)
+    shown = re.findall(r"<figcaption>frame (\d+), face", (tmp_path / "report" / "report.html").read_text())
+    start = capture.test[0]
+    assert [int(number) for number in shown[:2]] == [start + 30, start + 5]  # the sixth is too close to the fifth
+    assert all(abs(int(a) - int(b)) >= 12 for a, b in itertools.combinations(shown, 2))
 
 
 def test_what_is_outside_the_face_does_not_count_there(capture: Capture, film: Film, tmp_path: Path) -> None:

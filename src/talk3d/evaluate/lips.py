@@ -35,6 +35,15 @@ class Score:
     """Where 95 of 100 such films would have the value, for correlations."""
 
 
+def distances(
+    result: Float[np.ndarray, "frames 468 2"], truth: Float[np.ndarray, "frames 468 2"], points: tuple[int, ...]
+) -> Float[np.ndarray, "frames"]:
+    """Mean distance of centred landmarks in each frame, pixels; NaN where a face is missing."""
+    mine, other = result[:, list(points)], truth[:, list(points)]
+    mine, other = mine - mine.mean(axis=1, keepdims=True), other - other.mean(axis=1, keepdims=True)
+    return np.linalg.norm(mine - other, axis=-1).mean(axis=1)
+
+
 def landmark_distance(
     result: Float[np.ndarray, "frames 468 2"],
     truth: Float[np.ndarray, "frames 468 2"],
@@ -50,9 +59,7 @@ def landmark_distance(
         points: which landmarks.
         relative: in percent of the true distance between the outer eye corners instead of pixels.
     """
-    mine, other = result[:, list(points)], truth[:, list(points)]
-    mine, other = mine - mine.mean(axis=1, keepdims=True), other - other.mean(axis=1, keepdims=True)
-    distance = np.linalg.norm(mine - other, axis=-1).mean(axis=1)
+    distance = distances(result, truth, points)
     if relative:
         distance = 100 * distance / interocular(truth)
     valid = np.isfinite(distance)

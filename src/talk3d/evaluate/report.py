@@ -6,24 +6,39 @@ whose head pose is nearest. A method that does not beat them at the mouth has no
 Nothing here knows any generator: the result is a file, and its metadata says which frames it claims to show.
 """
 
+import csv
 import json
+import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
 
 from ..capture.build import Capture
 from ..capture.track import track
 from ..errors import ArtifactError, ScoringError
 from ..partials import partial_path, refuse_existing, remove_stale_partials
-from ..video import AUDIO_RATE, FPS, frames_in, probe, read_audio, read_frames, require_video
+from ..pictures import write_png
+from ..video import AUDIO_RATE, FPS, VideoWriter, frames_in, probe, read_audio, read_frames, require_video
+from . import page
 from .lips import Lag
-from .scores import Frames, Scores, score
+from .scores import TRUE_OPENING, Frames, Scores, score
+
+SHOWN = 320
+"""Widest picture in the film of a report, pixels."""
+MOST_EMBEDDED = 30_000_000
+"""Larger films stay beside the page, bytes."""
+WORST = 4
+PROTOCOLS = {"paper": "camera, blinks and head motion of these frames", "audio-only": "nothing"}
+"""What the protocols of `talk3d speak` mean."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +70,10 @@ def evaluate(
     overwrite: bool = False,
     progress: Callable[[str, float], None] | None = None,
 ) -> Report:
-    """Score the film `result`; writes `report.json` and `sheet.png` into the folder `output`.
+    """Score the film `result` and write a report into the folder `output`.
+
+    The report is `report.html`, a page that needs nothing else, with its data in `report.json` and, frame by frame, in
+    `frames.csv`; `side-by-side.mp4` and `sheet.png` show what was compared.
 
     Args:
         result: a video, made by `talk3d speak` or by anyone. Its first frame shows the first frame of the range.
@@ -114,16 +132,24 @@ def evaluate(
             say("making the baselines", 0.0)
             films["mean training frame"] = _mean_frame(capture, count)
             films["nearest training pose"] = _nearest_pose(capture, span, Path(scratch))
-        rows = {}
+        rows, curves = {}, {}
         sound = None if probe(result).audio is None else read_audio(result)[: count * AUDIO_RATE // FPS]
         for number, (name, film) in enumerate(films.items()):
             say("scoring", number / len(films))
-            rows[name] = score(film, true_frames, true_track, sound)
+            rows[name], curves[name] = score(film, true_frames, true_track, sound)
+        say("drawing", 0.0)
         sheet = draw_sheet(true_frames, films, count)
     protocol = str(claims.get("protocol", "unknown"))
     report = Report(result.name, truth.name, protocol, span, checked, resized, rows, notes)
-    _write(output, report, sheet)
-    say("scoring", 1.0)
+    with _folder(output) as staging:
+        write_png(staging / "sheet.png", sheet)
+        (staging / "report.json").write_text(json.dumps({**asdict(report), "fps": FPS}, indent=1))
+        _write_curves(staging / "frames.csv", span[0], curves)
+        _film_side_by_side(staging / "side-by-side.mp4", result_frames, true_frames, size)
+        moments = _worst(result_frames, true_frames, curves["result"]["face PSNR"], span[0])
+        text = _page(report, curves, moments, staging / "side-by-side.mp4")
+        (staging / "report.html").write_text(text, encoding="utf-8")
+    say("drawing", 1.0)
     return report
 
 
@@ -240,14 +266,75 @@ def draw_sheet(true_frames: Frames, films: dict[str, Frames], count: int, column
     return np.vstack([np.hstack(row) for row in rows])
 
 
-def _write(output: Path, report: Report, sheet: np.ndarray) -> None:
+def _page(report: Report, curves: dict[str, dict[str, np.ndarray]], moments: list[page.Moment], film: Path) -> str:
+    opening = {name: own["lip opening"] for name, own in curves.items()}
+    charts = [
+        page.Chart("Lip opening, in eye distances", {"truth": curves["result"][TRUE_OPENING], **opening}),
+        page.Chart("Lip distance, px", {name: own["lip distance"] for name, own in curves.items()}),
+        page.Chart("PSNR of the face, dB", {name: own["face PSNR"] for name, own in curves.items()}),
+        page.Chart("HeadNet distance", {name: own["HeadNet distance"] for name, own in curves.items()}),
+    ]
+    first, last = report.frames[0], report.frames[1] - 1
+    facts = {
+        "Result": report.result,
+        "Truth": report.truth,
+        "Frames": f"{first} to {last} ({last - first + 1} of them, {FPS} a second)",
+        "Given to the result besides sound": PROTOCOLS.get(report.protocol, "not known"),
+        "Known not to be trained on": "yes" if report.checked else "no",
+        "talk3d": version("talk3d"),
+        "Machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}",
+        "Command": f"talk3d evaluate {report.result} --truth {report.truth}",
+    }
+    rows = {name: {key: getattr(row, key) for key in page.MEASURES} for name, row in report.rows.items()}
+    shown = film.read_bytes() if film.stat().st_size <= MOST_EMBEDDED else film.name
+    return page.render(f"{report.result} against {report.truth}", rows, charts, moments, shown, facts, report.notes)
+
+
+def _write_curves(path: Path, first: int, curves: dict[str, dict[str, np.ndarray]]) -> None:
+    """One line a frame; empty where nothing is known."""
+    truth = curves["result"][TRUE_OPENING]
+    columns = {TRUE_OPENING: truth}
+    columns |= {f"{name}: {curve}": v for name, own in curves.items() for curve, v in own.items() if curve != TRUE_OPENING}
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["frame", *columns])
+        for number, values in enumerate(zip(*columns.values(), strict=True), first):
+            writer.writerow([number, *(f"{value:.5g}" if np.isfinite(value) else "" for value in values)])
+
+
+def _film_side_by_side(path: Path, film: Frames, true_frames: Frames, size: tuple[int, int]) -> None:
+    """Truth, result and their difference four times enlarged, each at most 320 pixels wide."""
+    scale = min(1.0, SHOWN / size[0])
+    width, height = (2 * max(1, round(side * scale / 2)) for side in size)
+    with VideoWriter(path, (3 * width, height), crf=23, metadata={"talk3d": {"ai_generated": True}}) as writer:
+        for frame, truth in zip(film(), true_frames(), strict=True):
+            shown = [truth, frame, cv2.convertScaleAbs(cv2.absdiff(frame, truth), alpha=4)]
+            writer.write(np.hstack([cv2.resize(x, (width, height), interpolation=cv2.INTER_AREA) for x in shown]))
+
+
+def _worst(film: Frames, true_frames: Frames, quality: np.ndarray, first: int) -> list[page.Moment]:
+    """The worst frames that lie at least half a second apart, the worst first."""
+    chosen: list[int] = []
+    for index in np.argsort(quality)[: np.isfinite(quality).sum()].tolist():
+        if len(chosen) < WORST and all(abs(index - other) >= FPS // 2 for other in chosen):
+            chosen.append(index)
+    pictures = {}
+    for index, (frame, truth) in enumerate(zip(film(), true_frames(), strict=True)):
+        if index in chosen:
+            error = np.clip(cv2.absdiff(frame, truth).mean(axis=-1) * 4, 0, 255).astype(np.uint8)
+            pictures[index] = np.hstack([truth, frame, cv2.applyColorMap(error, cv2.COLORMAP_INFERNO)[..., ::-1]])
+    return [page.Moment(f"frame {first + i}, face {quality[i]:.1f} dB", pictures[i]) for i in chosen]
+
+
+@contextmanager
+def _folder(output: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `output` when all of it is there."""
     output.parent.mkdir(parents=True, exist_ok=True)
     remove_stale_partials(output)
     staging = partial_path(output)
     staging.mkdir()
     try:
-        cv2.imwrite(str(staging / "sheet.png"), sheet[..., ::-1])
-        (staging / "report.json").write_text(json.dumps({**asdict(report), "fps": FPS}, indent=1))
+        yield staging
         if output.exists():
             shutil.rmtree(output)
         staging.rename(output)

@@ -13,7 +13,7 @@ from ..capture.track import OUTER_LIPS, FaceTracker, Track, eye_opening, interoc
 from ..errors import ScoringError
 from ..judges.sync import SyncOffset, sync_offset
 from .image import absolute_error, decibels, inner, masked_mean, ms_ssim, squared_error, ssim_map
-from .lips import FACE, MOUTH, Lag, Score, best_lag, correlation, landmark_distance
+from .lips import FACE, MOUTH, Lag, Score, best_lag, correlation, distances, landmark_distance
 from .person import Flicker, likeness
 
 BATCH = 8
@@ -68,8 +68,14 @@ class Scores:
     """Part of the frames in which the tracker sees a face."""
 
 
-def score(film: Frames, true_frames: Frames, true_track: Track, sound: Float[np.ndarray, " samples"] | None = None) -> Scores:
-    """Compare a film with the true one, frame by frame, holding a few frames at a time.
+TRUE_OPENING = "lip opening of the truth"
+"""Name of the curve that is the same for every film."""
+
+
+def score(
+    film: Frames, true_frames: Frames, true_track: Track, sound: Float[np.ndarray, " samples"] | None = None
+) -> tuple[Scores, dict[str, Float[np.ndarray, " frames"]]]:
+    """Compare a film with the true one, frame by frame, holding a few frames at a time; returns scores and curves over time.
 
     Args:
         film: the frames to score, as many as the truth has and of its size.
@@ -103,7 +109,14 @@ def score(film: Frames, true_frames: Frames, true_track: Track, sound: Float[np.
 
     sync = _sync(landmarks, sound)
     gaps = [lip_gap(x) / interocular(x) for x in (landmarks, true_track.landmarks)]
-    return Scores(
+    curves = {
+        "face PSNR": decibels(torch.from_numpy(image["error_face"])).numpy(),
+        "lip distance": distances(landmarks, true_track.landmarks, MOUTH),
+        "lip opening": gaps[0],
+        TRUE_OPENING: gaps[1],
+        "HeadNet distance": image["distance"],
+    }
+    scores = Scores(
         psnr=pooled("error"),
         psnr_face=pooled("error_face"),
         psnr_mouth=pooled("error_mouth"),
@@ -128,6 +141,7 @@ def score(film: Frames, true_frames: Frames, true_track: Track, sound: Float[np.
         flicker=Score(flicker.value, flicker.frames),
         face_found=Score(float(found.mean()), len(found)),
     )
+    return scores, curves
 
 
 def _sync(landmarks: np.ndarray, sound: np.ndarray | None) -> SyncOffset | None:
