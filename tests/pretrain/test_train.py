@@ -16,7 +16,7 @@ from talk3d.pretrain import dataset, train
 from talk3d.pretrain import run as runs
 from talk3d.pretrain.dataset import HELD_OUT_SHARDS, ShardWriters, render_shard
 from talk3d.pretrain.run import STATE, Workers
-from talk3d.pretrain.train import PretrainConfig, load_average, train_prior
+from talk3d.pretrain.train import PretrainConfig, train_prior
 from talk3d.prior.generator import Generator, Profile
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -100,7 +100,6 @@ def test_a_finished_run_is_not_trained_further(reference: tuple, shards: Path, p
     before = (run / STATE).read_bytes()
     assert same(train_prior(pack, shards, run, profile, CONFIG, stop_after(1)), expected)
     assert (run / STATE).read_bytes() == before
-    assert same(load_average(run, profile), expected)
 
 
 def test_the_log_names_every_term(reference: tuple) -> None:

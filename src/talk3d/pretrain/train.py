@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..artifacts import load_state
 from ..errors import ConfigError
 from ..heads.model import HeadPack
 from ..losses import l1
@@ -28,7 +27,7 @@ from ..pictures import Image, as_image, in_rows, write_png
 from ..prior.generator import Generator, Profile, composite
 from ..prior.patch import Windows, picture_losses, render_patch
 from .dataset import HELD_OUT_SHARDS, Batch, HeadShards, ShardWriters, claim
-from .run import STATE, Run, Workers, finish_gradients, follow, warmed_cosine, weights_digest
+from .run import Run, Workers, finish_gradients, follow, warmed_cosine, weights_digest
 
 WARM_UP = 100
 """Steps until the learning rate is full."""
@@ -146,14 +145,6 @@ def train_prior(
             record.save(done)
         progress(done, config.steps, text)
     return average
-
-
-def load_average(run: Path, profile: Profile) -> Generator:
-    """The averaged generator of a run, finished or not."""
-    tensors, _ = load_state(run / STATE)
-    generator = Generator(profile).eval().requires_grad_(False)
-    generator.load_state_dict({k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")})
-    return generator
 
 
 def _fresh(profile: Profile) -> Generator:
