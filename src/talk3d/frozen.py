@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ModelMissingError
-from .partials import partial_path
+from .partials import write_whole
 
 INSTALL_COMMAND = "talk3d models install"
 WHEEL = "mediapipe==0.10.14"
@@ -224,14 +224,7 @@ def _extract(wheel: Path, model: FrozenModel) -> None:
             f"`{model.member}` in `{wheel}` does not have the expected SHA-256, so it was not installed. "
             f"It must be the wheel {WHEEL}; fetch it again from an index you trust."
         )
-    path = _file(model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_path(path)
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(_file(model), data)
 
 
 @contextlib.contextmanager
