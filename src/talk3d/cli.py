@@ -441,6 +441,8 @@ def prior_evaluate(
     from .judges.headnet import load_headnet
     from .prior.generator import load_prior
 
+    if samples:
+        frechet.require_enough(samples)
     pack, judged = HeadPack(heads), load_prior(prior or shipped("prior"))
     config = bench.PriorBenchConfig(one_view=count, five_views=-(-count // 3), random_weights=-(-count // 3))
     with _bar("Inverting heads") as report:

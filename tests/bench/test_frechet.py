@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from talk3d import cli
 from talk3d.bench import frechet
 from talk3d.bench.frechet import PITCH, YAW, bench_samples, frechet_distance
 from talk3d.errors import ConfigError
@@ -68,3 +69,14 @@ def test_cameras_are_spread_as_said(tiny_prior: LoadedPrior) -> None:
     yaw, pitch = torch.atan2(forward[:, 0], -forward[:, 2]), torch.asin(forward[:, 1])
     assert float(yaw.std()) == pytest.approx(YAW, rel=0.1)
     assert float(pitch.std()) == pytest.approx(PITCH, rel=0.1)
+
+
+def test_too_few_samples_are_refused_before_anything_is_inverted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["talk3d", "prior", "evaluate", "--heads", str(tmp_path), "--samples", "10", "-o", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "too few to tell their spread" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

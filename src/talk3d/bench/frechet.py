@@ -75,6 +75,12 @@ def samples(generator: Generator, count: int, seed: int) -> Iterator[Float[Tenso
         yield _small(generator(ws, camera[None], intrinsics).image)
 
 
+def require_enough(count: int) -> None:
+    """Raises ConfigError if `count` samples are too few for covariances. Call before any expensive work."""
+    if count < FEWEST:
+        raise ConfigError(f"{count} samples are too few to tell their spread; ask for at least {FEWEST}, or for none (0).")
+
+
 def bench_samples(
     generator: Generator, pack: HeadPack, network: HeadNet, count: int, progress: Callable[[float, str], None]
 ) -> dict[str, float]:
@@ -90,8 +96,7 @@ def bench_samples(
     Raises:
         ConfigError: too few pictures for covariances.
     """
-    if count < FEWEST:
-        raise ConfigError(f"{count} samples are too few to tell their spread; ask for at least {FEWEST}, or for none (0).")
+    require_enough(count)
     found = []
     kinds = (
         ("drawing heads", renders(pack, generator, count, 0)),
