@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from talk3d.mel import mel_filters
+from talk3d.phone_decoder import HOP
 from talk3d.talker.audio import (
     BLOCK,
     RATE,
@@ -17,7 +18,7 @@ from talk3d.talker.audio import (
     Loudness,
     frame_windows,
 )
-from talk3d.talker.phones import CONTEXT, HOP, PIECE
+from talk3d.talker.phones import CONTEXT, PIECE
 
 CONFIG = AudioConfig(phones=False)  # these are in test_phones.py
 MIDDLE = SAMPLES_PER_FRAME // 2

@@ -8,10 +8,12 @@ import soundfile
 import torch
 
 import talk3d
+from talk3d import phone_decoder
 from talk3d.errors import ConfigError
+from talk3d.phone_decoder import HOP, PHONES, segments
 from talk3d.talker import phones
 from talk3d.talker.audio import RATE, SAMPLES_PER_FRAME, AudioConfig, Loudness, frame_windows
-from talk3d.talker.phones import CONTEXT, HOP, PHONES, PIECE, segments
+from talk3d.talker.phones import CONTEXT, PIECE
 
 CONFIG = AudioConfig()
 PIECE_SECONDS = PIECE * HOP // RATE
@@ -157,7 +159,7 @@ def test_short_sounds_have_windows_too(voice: np.ndarray, samples: int, frames: 
 
 @pytest.mark.parametrize("level", [0.0, 5e-5])
 def test_silence_is_no_phone_and_asks_no_decoder(level: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(phones, "_decoder", lambda: pytest.fail("there is nothing to decode"))
+    monkeypatch.setattr(phone_decoder, "_decoder", lambda: pytest.fail("there is nothing to decode"))
     hiss = level * np.random.default_rng(0).uniform(-1, 1, 10 * RATE).astype(np.float32)
     assert (heard(windows(hiss)) == -1).all()
     assert (windows(0 * hiss) == -1).all()
@@ -182,7 +184,7 @@ def test_phones_do_not_depend_on_what_was_decoded_before(voice: np.ndarray) -> N
     sounds = {start: samples(voice[start * RATE : (start + 3) * RATE]) for start in (0, 1, 3, 6)}
     fresh = {}
     for start, sound in sounds.items():
-        phones._decoder.cache_clear()
+        phone_decoder._decoder.cache_clear()
         fresh[start] = segments(sound)
     for start in (0, 1, 3, 6, 6, 3, 1, 0):
         assert segments(sounds[start]) == fresh[start]

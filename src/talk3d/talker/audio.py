@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..mel import mel_filters
-from .phones import HOP, PHONES, phone_columns
+from ..phone_decoder import HOP, PHONES
+from .phones import phone_columns
 
 RATE = 16000
 FPS = 25

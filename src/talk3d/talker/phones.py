@@ -1,31 +1,22 @@
 """Sound to phones: which of the sounds of speech is being made, whoever makes it; ten milliseconds at a time.
 
-CMU pocketsphinx decodes the sound against a model of which phones follow which, without words. The sound is mono at 16 kHz.
+The decoder is `talk3d.phone_decoder`'s. The sound is mono at 16 kHz.
 Letters: C columns of 10 ms.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from itertools import chain, repeat
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int16
+from jaxtyping import Float
 from torch import Tensor
 
-PHONES: tuple[str, ...] = (
-    "AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY", "F", "G", "HH", "IH", "IY", "JH", "K",
-    "L", "M", "N", "NG", "OW", "OY", "P", "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH",
-)  # fmt: skip
-"""The phones of the American English model, in ARPAbet. Silence and noises are no phone."""
-HOP = 160
-"""Samples between columns, and between the decoder's frames."""
-SPAN = 410
-"""Samples under a frame of the decoder."""
+from ..phone_decoder import HOP, PHONES, SPAN, segments
+
 PIECE = 1600
 """Columns decoded at a time."""
 CONTEXT = 400
@@ -67,29 +58,6 @@ def _decode(sound: np.ndarray) -> Float[Tensor, "columns phones"]:
                 heard[start:end, PHONES.index(name)] = 1
     # In digital silence beside speech, the decoder can hear one phone for seconds.
     return heard * loud[:, None]
-
-
-def segments(sound: Int16[np.ndarray, " samples"]) -> list[tuple[str, int, int]]:
-    """What is heard in a sound and in which frames [start, end); frame i covers samples `HOP` i to `HOP` i + `SPAN`."""
-    decoder = _decoder()
-    # Without this, what was decoded before changes the result.
-    decoder.reinit_feat()
-    decoder.start_utt()
-    try:
-        decoder.process_raw(sound.tobytes(), full_utt=True)
-    finally:  # a decoder left within an utterance would refuse the next one
-        decoder.end_utt()
-    return [(segment.word, segment.start_frame, segment.end_frame + 1) for segment in decoder.seg() or ()]
-
-
-@lru_cache
-def _decoder() -> Any:
-    """The decoder, made once: that takes as long as decoding a second of sound. It serves one thread."""
-    import pocketsphinx
-
-    phones = pocketsphinx.get_model_path("en-us/en-us-phone.lm.bin")
-    # Words are not looked for, so neither their model nor their dictionary is read.
-    return pocketsphinx.Decoder(lm=None, dict=None, allphone=phones, lw=2.0, beam=1e-20, pbeam=1e-20, loglevel="FATAL")
 
 
 def _smooth(heard: Float[Tensor, "columns phones"]) -> Float[Tensor, "columns phones"]:
