@@ -232,14 +232,18 @@ def evaluate(
     /,
     truth: Path,
     output: Output,
+    compare: tuple[Path, ...] = (),
+    shape_predictor: Path | None = None,
     overwrite: bool = False,
 ) -> None:
     """Score a talking video against the real one, on frames that were not trained on.
 
     Args:
         result: any talking video, ours or another system's.
-        truth: the real video of the same frames, or the Capture it came from (adds baselines).
+        truth: the real video of the same performance, or the Capture it came from.
         output: folder for the report.
+        compare: more videos, to be scored beside it.
+        shape_predictor: your own dlib file with 68 points, for the landmark distance that needs one.
         overwrite: replace an existing report.
     """
     import rich
@@ -247,7 +251,9 @@ def evaluate(
     from .evaluate import report as reports
 
     with _bar("Evaluating") as report:
-        scores = reports.evaluate(result, truth, output, progress=report, overwrite=overwrite)
+        scores = reports.evaluate(
+            result, truth, output, compare=compare, predictor=shape_predictor, progress=report, overwrite=overwrite
+        )
     rich.print(reports.as_table(scores))
     print(f"{output / 'report.html'} shows it all: curves over time, the worst frames, the films side by side.")
 

@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from talk3d.evaluate.lips import FACE, MOUTH, best_lag, correlation, landmark_distance
+from talk3d.evaluate.lips import (
+    FACE,
+    MOUTH,
+    Aperture,
+    best_lag,
+    closure_recall,
+    correlation,
+    jitter,
+    landmark_distance,
+    silent_aperture,
+    wrongly_closed,
+)
 
 
 @pytest.fixture
@@ -111,3 +122,73 @@ def test_more_noise_is_always_worse(faces: np.ndarray) -> None:
     noise = np.random.default_rng(6).normal(size=faces.shape)
     values = [landmark_distance(faces + level * noise, faces).value for level in (0.5, 1, 2, 4)]
     assert values == sorted(values)
+
+
+# ------------------------------------------------------------------------------------------- closures, pauses, tremor
+
+
+def test_the_lag_has_an_interval_that_holds_it(speech: np.ndarray) -> None:
+    noise = np.random.default_rng(2).normal(size=200)
+    sure = best_lag(np.roll(speech, 3) + 0.1 * noise, speech)
+    assert sure.interval == (3, 3)
+    unsure = best_lag(np.roll(speech, 3) + 15 * noise, speech)
+    assert unsure.interval is not None
+    assert unsure.interval[1] - unsure.interval[0] > 5
+    assert best_lag(speech[:110], speech[:110]).interval is None
+
+
+def test_closures_that_the_truth_makes_are_counted_by_hand() -> None:
+    truth = np.full(60, 0.2)
+    truth[[10, 30, 50]] = 0.01  # three closures; the tracker reports shut lips as 0.01
+    truth[20] = 0.05  # at 21 % of the range: no closure, though a b was heard
+    truth[55:] = 0.21
+    events = np.array([[9, 12], [19, 22], [29, 32], [49, 52]])
+    closed_once = np.full(60, 0.2)
+    closed_once[31] = 0.02  # at 5 %: closed; late by a frame, inside the window
+    score = closure_recall(closed_once, truth, events)
+    assert (score.value, score.frames) == (pytest.approx(1 / 3), 3)
+    assert closure_recall(truth, truth, events).value == 1
+    assert closure_recall(np.full(60, np.nan), truth, events).value is None
+    assert closure_recall(truth, np.full(60, 0.1), events).value is None
+    assert closure_recall(truth, truth, events[:0]).frames == 0
+
+
+def test_a_mouth_that_is_always_shut_has_all_closures_and_is_found_out() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.abs(np.sin(np.arange(200) / 5)) + 0.02 * rng.normal(size=200)
+    events = np.array([[i, i + 3] for i in np.flatnonzero(truth < 0.05) if i < 197])
+    shut = np.zeros(200)
+    assert closure_recall(shut, truth, events).value == 1
+    assert wrongly_closed(shut, truth).value == 1
+    assert wrongly_closed(truth, truth).value == 0
+    # Smaller and smaller movements around the middle lose ever more closures.
+    recalls = [closure_recall(0.5 + part * (truth - 0.5), truth, events).value for part in (1.0, 0.9, 0.7, 0.0)]
+    assert recalls[0] == 1
+    assert recalls == sorted(recalls, reverse=True)
+    assert recalls[-1] == 0
+
+
+def test_the_opening_in_pauses_is_a_part_of_the_truths_range() -> None:
+    truth = np.r_[np.full(100, 0.02), np.linspace(0.02, 0.22, 100)]
+    silent = np.arange(200) < 80
+    aperture = Aperture.of(truth)
+    assert aperture is not None
+    assert aperture.shut == pytest.approx(0.02)
+    assert aperture.wide == pytest.approx(np.quantile(truth, 0.99))
+    for opened in (0.0, 0.02, 0.1):
+        score = silent_aperture(truth + opened, truth, silent)
+        assert score.value == pytest.approx(100 * opened / (aperture.wide - 0.02), abs=1e-6)
+        assert score.frames == 80
+    assert silent_aperture(truth, truth, silent & False).value is None
+
+
+def test_tremor_is_the_second_difference_and_steady_motion_has_none() -> None:
+    steady = np.arange(30)[:, None] * np.linspace(0.1, 1, 80)
+    assert np.nanmax(jitter(steady)) == pytest.approx(0, abs=1e-12)
+    spike = np.zeros((9, 80))
+    spike[4] = 0.5
+    assert jitter(spike)[3:6] == pytest.approx([0.5, 1.0, 0.5])
+    assert np.isnan(jitter(spike)[[0, -1]]).all()
+    noise = np.random.default_rng(0).normal(size=(400, 80))
+    levels = [np.nanmean(jitter(steady[:1] + level * noise)) for level in (0.1, 0.2, 0.4)]
+    assert levels == pytest.approx([0.1 * 6**0.5, 0.2 * 6**0.5, 0.4 * 6**0.5], rel=0.02)  # 1 + 4 + 1 variances

@@ -1,18 +1,18 @@
 """The page of a report: whole in itself, honest about what is best and what is missing, safe against names."""
 
-import dataclasses
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
-from talk3d.evaluate.lips import Lag, Score
-from talk3d.evaluate.page import MEASURES, Chart, Moment, best_of, render
-from talk3d.evaluate.scores import Scores
+from talk3d.evaluate.lips import Score
+from talk3d.evaluate.measures import MEASURES
+from talk3d.evaluate.page import MOST_POINTS, Chart, Moment, Page, best_of, render
+from talk3d.evaluate.published import TABLES
 
 
-class Page(HTMLParser):
+class Read(HTMLParser):
     """Tags with their attributes, and the table as text."""
 
     def __init__(self, text: str) -> None:
@@ -39,35 +39,42 @@ class Page(HTMLParser):
             self.cells[-1][-1] += data
 
 
-def row(value: float, lag: int | None = 0, **more: Score) -> dict[str, Score | Lag]:
-    scores: dict[str, Score | Lag] = {name: Score(value, 50) for name in MEASURES}
-    return scores | {"mouth_lag": Lag(lag, Score(0.5, 50))} | more
+def row(value: float, **more: Score) -> dict[str, Score]:
+    return {name: Score(value, 50) for name in MEASURES} | more
 
 
-def page(rows: dict[str, dict[str, Score | Lag]], **changed: object) -> str:
+def page(rows: dict[str, dict[str, Score]], **changed: object) -> str:
     curve = np.r_[np.linspace(0, 1, 20), np.nan, np.linspace(1, 0, 29)]
     picture = np.full((8, 24, 3), 90, np.uint8)
     given: dict = {
-        "title": "a against b", "charts": [Chart("Lips", {"truth": curve, "result": curve**2})],
+        "title": "a against b", "charts": [Chart("Lips", {"truth": curve, "result": curve**2}, 0.0, 2.0, " s")],
         "moments": [Moment("frame 7", picture)], "film": b"film", "facts": {"Machine": "one"}, "notes": ["mind this"],
+        "missing": ["LPIPS was not measured"], "truth": {"blink_rate": Score(0.4, 50)},
     }  # fmt: skip
-    return render(rows=rows, **(given | changed))
-
-
-def test_every_score_has_its_line() -> None:
-    assert list(MEASURES) == [field.name for field in dataclasses.fields(Scores)]
+    return render(Page(rows=rows, **(given | changed)))
 
 
 def test_the_page_is_whole_and_asks_for_nothing_else() -> None:
-    read = Page(page({"result": row(0.5), "baseline": row(0.25)}))
+    read = Read(page({"result": row(0.5), "baseline": row(0.25)}))
     assert read.open == []
     sources = [value for _, attrs in read.tags for name, value in attrs.items() if name in ("src", "href")]
     assert len(sources) == 2
     assert all(str(source).startswith("data:") for source in sources)
     assert "link" not in [tag for tag, _ in read.tags]
     assert "script" not in [tag for tag, _ in read.tags]
-    assert len(read.cells) == 1 + len(MEASURES)
-    assert all(len(cells) == 3 for cells in read.cells)
+    ours = read.cells[: 4 + len(MEASURES)]  # a heading, and one for each of three groups
+    assert [len(cells) for cells in ours].count(4) == 1 + len(MEASURES)
+    assert [cells[0] for cells in ours if len(cells) == 1] == ["Picture", "Lips", "Person and motion"]
+    assert len(read.cells) == len(ours) + sum(1 + len(table.rows) for table in TABLES)
+
+
+def test_published_numbers_stand_apart_with_a_warning() -> None:
+    text = page({"result": row(0.5)})
+    assert text.index("none of them compares") > text.index("Worst frames")
+    lines = {tuple(cells) for cells in Read(text).cells}
+    assert ("Talk3D", "30.185", "0.895", "0.027", "8.626", "2.932", "1.92", "7.383", "0.944") in lines
+    assert ("Talk3D", "8.144", "39.971", "0.797") in lines
+    assert ("ground truth", "–", "–", "0", "0", "0", "0", "9.077", "1") in lines
 
 
 @pytest.mark.parametrize(("best", "winner"), [("high", {"c"}), ("low", {"a"}), ("one", {"b"}), ("zero", {"a"})])
@@ -77,23 +84,26 @@ def test_the_best_is_the_best_for_its_measure(best: str, winner: set[str]) -> No
     assert best_of({"a": 0.12341, "b": 0.12339, "c": 0.3}, "low") == {"a", "b"}  # what is printed alike is alike
     assert best_of({"a": 1.0, "b": 1.0}, "high") == set()
     assert best_of({"a": 1.0}, "high") == set()
+    assert best_of({"a": 0.5, "b": 1.5, "c": 4.0}, "truth", 1.2) == {"b"}
+    assert best_of({"a": 0.5, "b": 1.5}, "truth") == set()
 
 
 def test_bold_marks_the_winner_and_unknown_values_never_win() -> None:
     text = page({"result": row(0.5, psnr=Score(None, 0)), "baseline": row(0.25)})
-    marked = re.findall(r"<tr><th>([^<]*).*?</th>(.*?)</tr>", text)
-    cells = {title: re.findall(r"<td class='(best)?'>(.*?)</td>", rest) for title, rest in marked[1:]}
+    marked = re.findall(r"<tr><th title='[^']*'>([^<]*).*?</th>(.*?)</tr>", text)
+    cells = {title: re.findall(r"<td class='(best)?'>(.*?)</td>", rest) for title, rest in marked}
     assert cells["PSNR, whole "][0] == ("", "–")
     assert cells["PSNR, whole "][1][0] == ""  # alone, it beats no one
     assert [mark for mark, _ in cells["PSNR, face "]] == ["best", ""]
-    assert [mark for mark, _ in cells["Lip distance "]] == ["", "best"]
+    assert [mark for mark, _ in cells["Face distance (LMD-468) "]] == ["", "best"]
+    assert [mark for mark, _ in cells["Blinks "]] == ["best", ""]  # the truth's own 0.4 is nearer to 0.5
 
 
 def test_intervals_and_missing_frames_are_said() -> None:
     text = page({"result": row(0.5, mouth_opening=Score(0.4, 50, (0.1, 0.7)), flicker=Score(1.2, 48))})
-    lines = {cells[0].split(",")[0]: cells[1] for cells in Page(text).cells[1:]}
+    lines = {cells[0].split(",")[0]: cells[2] for cells in Read(text).cells if len(cells) == 3}
     assert lines["Lip opening"] != lines["Flicker"]
-    assert "0.400 (0.10 to 0.70)" in text.replace("<small>", "").replace("</small>", "")
+    assert "0.400 (0.1 to 0.7)" in text.replace("<small>", "").replace("</small>", "")
     assert "[48]" in lines["Flicker"]
 
 
@@ -102,17 +112,28 @@ def test_gaps_in_curves_stay_gaps() -> None:
     assert [len(line.split()) for line in lines] == [20, 29, 20, 29]
     first = [tuple(map(float, point.split(","))) for point in lines[0].split()]
     assert all(b[0] > a[0] and b[1] < a[1] for a, b in zip(first, first[1:], strict=False))  # to the right and up
-    empty = Chart("Nothing", {"result": np.full(10, np.nan)})
+    empty = Chart("Nothing", {"result": np.full(10, np.nan)}, 0.0, 1.0, "")
     assert "Nothing" not in page({"result": row(0.5)}, charts=[empty])
+
+
+def test_a_chart_of_hours_stays_small_and_keeps_its_shape() -> None:
+    curve = np.sin(np.linspace(0, 6, 90_000))
+    chart = Chart("Long", {"result": curve}, -30.0, 30.0, "°")
+    (line,) = re.findall(r"<polyline points='([^']*)'", page({"result": row(0.5)}, charts=[chart]))
+    points = np.array([point.split(",") for point in line.split()], float)
+    assert len(points) <= MOST_POINTS
+    expected = np.interp(np.linspace(0, 1, len(points)), np.linspace(0, 1, 90_000), curve)
+    assert np.corrcoef(points[:, 1], expected)[0, 1] < -0.999  # up is small in a picture
+    assert "-30.0°" in page({"result": row(0.5)}, charts=[chart])
 
 
 def test_names_are_text_and_never_markup() -> None:
     name = "<script>alert('x')</script>"
-    read = Page(page({name: row(0.5)}, title=name, notes=[name], facts={name: name}))
+    read = Read(page({name: row(0.5)}, title=name, notes=[name], facts={name: name}, missing=[name]))
     assert "script" not in [tag for tag, _ in read.tags]
-    assert read.cells[0][1] == name
+    assert read.cells[0][2] == name
 
 
 def test_a_large_film_stays_beside_the_page() -> None:
-    videos = [attrs for tag, attrs in Page(page({"result": row(0.5)}, film="side-by-side.mp4")).tags if tag == "video"]
+    videos = [attrs for tag, attrs in Read(page({"result": row(0.5)}, film="side-by-side.mp4")).tags if tag == "video"]
     assert [attrs["src"] for attrs in videos] == ["side-by-side.mp4"]

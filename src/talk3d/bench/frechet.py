@@ -20,6 +20,7 @@ from ..errors import ConfigError
 from ..heads.latent import LATENT_SIZE, parameters_from_latent
 from ..heads.model import HeadPack
 from ..heads.raster import render_head
+from ..judges.frechet import FeatureStatistics, frechet_distance
 from ..judges.headnet import SIZE, HeadNet
 from ..prior.generator import Generator, composite
 
@@ -27,25 +28,16 @@ YAW, PITCH = 0.35, 0.15
 """Standard deviations of the cameras' angles, radians."""
 GREY = 0.0
 SEED = 77002
-FEWEST = 320
+FEATURES = 160
+"""Of HeadNet's last stage."""
+FEWEST = 2 * FEATURES
 """Pictures of each kind: twice as many as there are features."""
 
 
-def frechet_distance(one: Float[np.ndarray, "n features"], other: Float[np.ndarray, "m features"]) -> float:
-    """|mean difference|^2 + trace(A + B - 2 (A B)^(1/2)) of the covariances A and B."""
-    difference = one.mean(0) - other.mean(0)
-    a, b = np.cov(one, rowvar=False), np.cov(other, rowvar=False)
-    # The trace of the root of A B is that of the root of A^(1/2) B A^(1/2), which is symmetric.
-    values, vectors = np.linalg.eigh(a)
-    root = vectors * np.sqrt(np.clip(values, 0, None)) @ vectors.T
-    inner = np.linalg.eigvalsh(root @ b @ root)
-    return float(difference @ difference + np.trace(a) + np.trace(b) - 2 * np.sqrt(np.clip(inner, 0, None)).sum())
-
-
 @torch.no_grad()
-def features(network: HeadNet, pictures: Float[Tensor, "n 3 size size"]) -> Float[np.ndarray, "n features"]:
+def features(network: HeadNet, pictures: Float[Tensor, "n 3 size size"]) -> Float[Tensor, "n features"]:
     """Means over all places of HeadNet's last stage."""
-    return network.glance.features(pictures)[-1].mean((2, 3)).double().numpy()
+    return network.glance.features(pictures)[-1].mean((2, 3))
 
 
 def cameras(generator: Generator, count: int, seed: int) -> Iterator[Float[Tensor, "4 4"]]:
@@ -104,11 +96,11 @@ def bench_samples(
         ("drawing samples", samples(generator, count, 2)),
     )
     for index, (name, pictures) in enumerate(kinds):
-        rows = []
+        statistics = FeatureStatistics(FEATURES)
         for number, picture in enumerate(pictures):
-            rows.append(features(network, picture))
+            statistics.add(features(network, picture))
             progress((index + (number + 1) / count) / len(kinds), name)
-        found.append(np.concatenate(rows))
+        found.append(statistics)
     truth, other, drawn = found
     return {"samples": frechet_distance(drawn, truth), "floor": frechet_distance(other, truth), "pictures": count}
 

@@ -85,6 +85,14 @@ def ms_ssim(
     return total
 
 
+def greyed(
+    picture: Float[Tensor, "frames 3 height width"], mask: Float[Tensor, "frames height width"]
+) -> Float[Tensor, "frames 3 height width"]:
+    """The picture with mid grey outside a mask, as the published protocol compares regions: the grey is equal in both
+    pictures and counts, so that small regions score high."""
+    return 0.5 + (picture - 0.5) * mask[:, None]
+
+
 def inner(mask: Float[Tensor, "frames height width"]) -> Float[Tensor, "frames inner_height inner_width"]:
     """The part of a mask that `ssim_map` covers."""
     edge = WINDOW // 2

@@ -1,4 +1,4 @@
-"""How alike two faces move: landmark distances, and whether mouths open together.
+"""How alike two faces move: landmark distances, whether mouths open together, close where they must, and rest in silence.
 
 Landmarks are [F, 468, 2] in pixels of the same picture size. Frames without a face have NaN landmarks; they are left
 out, and each score comes with the number of frames that it rests on.
@@ -9,10 +9,12 @@ points is centred on its own mean first, so that head position does not count.
 Letters: F frames.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from ..capture.track import INNER_LIPS, LANDMARKS, OUTER_LIPS, interocular
 
@@ -20,7 +22,7 @@ MOUTH = OUTER_LIPS + INNER_LIPS
 FACE = tuple(range(LANDMARKS))
 MAX_LAG = 10
 FEWEST = 10
-"""A correlation over fewer frames is not reported."""
+"""Over fewer frames, nothing is said of curves."""
 BLOCK, RESAMPLES = 25, 1000
 """Frames that are drawn together, and how often, to see how far a correlation would spread in other films."""
 
@@ -37,7 +39,7 @@ class Score:
 
 def distances(
     result: Float[np.ndarray, "frames 468 2"], truth: Float[np.ndarray, "frames 468 2"], points: tuple[int, ...]
-) -> Float[np.ndarray, "frames"]:
+) -> Float[np.ndarray, " frames"]:
     """Mean distance of centred landmarks in each frame, pixels; NaN where a face is missing."""
     mine, other = result[:, list(points)], truth[:, list(points)]
     mine, other = mine - mine.mean(axis=1, keepdims=True), other - other.mean(axis=1, keepdims=True)
@@ -66,7 +68,7 @@ def landmark_distance(
     return Score(float(distance[valid].mean()) if valid.any() else None, int(valid.sum()))
 
 
-def correlation(result: Float[np.ndarray, "frames"], truth: Float[np.ndarray, "frames"], *, interval: bool = True) -> Score:
+def correlation(result: Float[np.ndarray, " frames"], truth: Float[np.ndarray, " frames"], *, interval: bool = True) -> Score:
     """Pearson's correlation over frames where both curves are known; None if one of them never moves.
 
     The interval is from a circular block bootstrap (Politis and Romano, 1992): neighbouring frames are alike, so whole seconds
@@ -80,20 +82,30 @@ def correlation(result: Float[np.ndarray, "frames"], truth: Float[np.ndarray, "f
     return Score(float(np.corrcoef(a, b)[0, 1]), count, _spread(a, b) if interval else None)
 
 
-def _spread(a: Float[np.ndarray, "frames"], b: Float[np.ndarray, "frames"]) -> tuple[float, float] | None:
+def _spread(a: Float[np.ndarray, " frames"], b: Float[np.ndarray, " frames"]) -> tuple[float, float] | None:
     """The middle 95 % of the correlation over resampled films; None for films of fewer than four blocks."""
-    count = len(a)
-    if count < 4 * BLOCK:
+    if len(a) < 4 * BLOCK:
         return None
-    rng = np.random.default_rng(0)
-    values = []
-    for _ in range(RESAMPLES):
-        starts = rng.integers(0, count, (-(-count // BLOCK), 1))
-        chosen = ((starts + np.arange(BLOCK)) % count).ravel()[:count]
-        x, y = a[chosen] - a[chosen].mean(), b[chosen] - b[chosen].mean()
-        values.append(x @ y / max(np.sqrt((x @ x) * (y @ y)), 1e-12))
-    low, high = np.quantile(values, [0.025, 0.975])
+    low, high = np.quantile(_resampled(a[None], b, np.random.default_rng(0)), [0.025, 0.975])
     return float(low), float(high)
+
+
+def _resampled(
+    curves: Float[np.ndarray, "curves frames"], truth: Float[np.ndarray, " frames"], rng: np.random.Generator
+) -> Float[np.ndarray, "resamples curves"]:
+    """Correlation of each curve with the truth in films made of random blocks, the same for all curves."""
+    count = len(truth)
+    blocks = -(-count // BLOCK)
+    # Sums over the block that begins at each frame, so that a film of hours costs no more than its blocks.
+    a, b = curves - curves.mean(1, keepdims=True), truth - truth.mean()
+    terms = np.stack([a, np.broadcast_to(b, a.shape), a * a, np.broadcast_to(b * b, a.shape), a * b])
+    running = np.cumsum(np.concatenate([np.zeros((*terms.shape[:2], 1)), terms, terms[..., : BLOCK - 1]], axis=2), axis=2)
+    sums = running[..., BLOCK:] - running[..., :-BLOCK]  # [5, curves, frames]
+    found = []
+    for _ in range(RESAMPLES):
+        x, y, xx, yy, xy = sums[..., rng.integers(0, count, blocks)].sum(2) / (blocks * BLOCK)
+        found.append((xy - x * y) / np.sqrt(np.maximum((xx - x * x) * (yy - y * y), 1e-24)))
+    return np.array(found)
 
 
 @dataclass(frozen=True)
@@ -102,9 +114,11 @@ class Lag:
 
     frames: int | None
     correlation: Score
+    interval: tuple[int, int] | None = None
+    """Where 95 of 100 such films would have the lag."""
 
 
-def best_lag(result: Float[np.ndarray, "frames"], truth: Float[np.ndarray, "frames"], most: int = MAX_LAG) -> Lag:
+def best_lag(result: Float[np.ndarray, " frames"], truth: Float[np.ndarray, " frames"], most: int = MAX_LAG) -> Lag:
     """Search shifts of up to `most` frames either way for the highest correlation.
 
     All shifts are compared on the same number of true frames, those that every shift has a partner for, as otherwise
@@ -120,4 +134,103 @@ def best_lag(result: Float[np.ndarray, "frames"], truth: Float[np.ndarray, "fram
     if not known:
         return Lag(None, Score(None, 0))
     lag = max(known, key=lambda lag: (known[lag].value, -abs(lag)))
-    return Lag(lag, correlation(shifted[lag], middle))
+    return Lag(lag, correlation(shifted[lag], middle), _lag_spread(shifted, middle))
+
+
+def _lag_spread(shifted: dict[int, np.ndarray], truth: np.ndarray) -> tuple[int, int] | None:
+    """The middle 95 % of the best lag over resampled films; None for films of fewer than four blocks."""
+    lags = np.array(list(shifted))
+    curves = np.stack(list(shifted.values()))
+    known = np.isfinite(truth) & np.isfinite(curves).all(axis=0)
+    if known.sum() < 4 * BLOCK:
+        return None
+    best = lags[_resampled(curves[:, known], truth[known], np.random.default_rng(0)).argmax(axis=1)]
+    low, high = np.quantile(best, [0.025, 0.975], method="nearest")
+    return int(low), int(high)
+
+
+@dataclass(frozen=True)
+class Aperture:
+    """How a tracker sees the lips of one film: its gap where they are shut and where they are wide open."""
+
+    shut: float
+    wide: float
+
+    @classmethod
+    def of(cls, gap: Float[np.ndarray, " frames"]) -> Aperture | None:
+        """From the true film; None without a face or if its lips never move.
+
+        Shut lips have no gap of zero: the tracker reports the lips' edges. So the film says what shut is.
+        """
+        known = gap[np.isfinite(gap)]
+        if len(known) < FEWEST:
+            return None
+        shut, wide = np.quantile(known, [0.01, 0.99])
+        return cls(float(shut), float(wide)) if wide - shut > 1e-6 else None
+
+    def part(self, gap: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
+        """How far open: 0 shut, 1 wide."""
+        return (gap - self.shut) / (self.wide - self.shut)
+
+
+CLOSED, OPEN = 0.10, 0.30
+"""Parts of the range up to which lips are closed, and from which on they are clearly open."""
+
+
+def closure_recall(
+    result: Float[np.ndarray, " frames"], truth: Float[np.ndarray, " frames"], events: Int[np.ndarray, "events 2"]
+) -> Score:
+    """In how many of the events in which the truth's lips close, the result's close too; `frames` is how many there are.
+
+    Args:
+        result: lip gap.
+        truth: of the true film, which also says what closed is (`Aperture`).
+        events: half-open ranges of frames in which lips should close, see `speech.listen`.
+    """
+    aperture = Aperture.of(truth)
+    if aperture is None:
+        return Score(None, 0)
+    lowest = [
+        (np.nanmin(result[a:b]), np.nanmin(truth[a:b]))
+        for a, b in events
+        if np.isfinite(result[a:b]).any() and np.isfinite(truth[a:b]).any()
+    ]
+    if not lowest:
+        return Score(None, 0)
+    mine, true = aperture.part(np.array(lowest)).T
+    closes = true <= CLOSED
+    return Score(float((mine[closes] <= CLOSED).mean()) if closes.any() else None, int(closes.sum()))
+
+
+def wrongly_closed(result: Float[np.ndarray, " frames"], truth: Float[np.ndarray, " frames"]) -> Score:
+    """Part of the frames with clearly open true lips in which the result's are closed: what a mouth that is always shut, and
+    so has every closure, gets wrong."""
+    aperture = Aperture.of(truth)
+    if aperture is None:
+        return Score(None, 0)
+    known = np.isfinite(result) & np.isfinite(truth)
+    is_open = aperture.part(truth[known]) >= OPEN
+    if not is_open.any():
+        return Score(None, 0)
+    return Score(float((aperture.part(result[known])[is_open] <= CLOSED).mean()), int(is_open.sum()))
+
+
+def silent_aperture(
+    gap: Float[np.ndarray, " frames"], truth: Float[np.ndarray, " frames"], silent: Bool[np.ndarray, " frames"]
+) -> Score:
+    """Mean opening of the lips inside pauses, in percent of the true film's range."""
+    aperture = Aperture.of(truth)
+    known = np.isfinite(gap) & silent
+    if aperture is None or not known.any():
+        return Score(None, 0)
+    return Score(float(100 * aperture.part(gap[known]).mean()), int(known.sum()))
+
+
+def jitter(lips: Float[np.ndarray, "frames 80"]) -> Float[np.ndarray, " frames"]:
+    """Tremor of the lips around each frame: the second difference of their points, root mean square, face sizes; NaN at the
+    ends and beside frames without a face. Steady motion has none."""
+    tremor = np.full(len(lips), np.nan)
+    if len(lips) > 2:
+        second = lips[:-2] - 2 * lips[1:-1] + lips[2:]
+        tremor[1:-1] = np.sqrt((second**2).mean(axis=1))
+    return tremor

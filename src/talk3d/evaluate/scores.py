@@ -1,6 +1,8 @@
-"""All scores of one film against the true one, frame by frame, holding a few frames at a time."""
+"""All scores of films against the true one: in lockstep, a few frames of each at a time, then from the curves over time."""
 
-from collections.abc import Callable, Iterator
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -8,196 +10,298 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from ..capture.mask import hull_mask
-from ..capture.track import OUTER_LIPS, FaceTracker, Track, eye_opening, interocular, lip_gap
-from ..errors import ScoringError
-from ..judges.sync import SyncOffset, sync_offset
-from .image import absolute_error, decibels, inner, masked_mean, ms_ssim, squared_error, ssim_map
-from .lips import FACE, MOUTH, Lag, Score, best_lag, correlation, distances, landmark_distance
-from .person import Flicker, likeness
+from ..capture.mask import PersonSegmenter, hull_mask, region_masks
+from ..capture.track import FACE_OVAL, OUTER_LIPS
+from ..judges.sync import FEWEST, REACH, read_curve, sync_curve
+from . import lips as lip_scores
+from .film import Film
+from .follow import Landmarks, Motion, lips_of
+from .guests import Guest, Hear, Look
+from .image import absolute_error, decibels, greyed, inner, masked_mean, ms_ssim, squared_error, ssim, ssim_map
+from .lips import FACE, MOUTH, Score, distances
+from .person import Flicker, blinks, expression_error, likeness, motion_spectrum, new_edges
+from .speech import Speech
 
 BATCH = 8
-Frames = Callable[[], Iterator[np.ndarray]]
-"""Opens a stream of uint8 RGB [H, W, 3] frames from its start."""
+PIECE = 1500
+"""Frames over which curves that need all landmarks are computed at a time."""
+JAW = tuple(FACE_OVAL[i] for i in range(12, 25))
+"""From the viewer's right corner of the jaw to the left one."""
+NECK = 0.2
+"""How far the neck is looked at below the jaw, in face heights."""
+REGIONS = ("face", "mouth", "torso")
+
+Row = dict[str, Score]
+"""Scores of one film by measure; what was not measured is not there."""
 
 
 @dataclass(frozen=True)
-class Scores:
-    """All scores of one film. Image scores pool the squared error over all frames, as the published protocol does."""
+class Entry:
+    """A film that lies on the truth's frames: same size, same count, frame for frame."""
 
-    psnr: Score
-    """Decibels, whole picture."""
-    psnr_face: Score
-    """Within the hull of the true frame's landmarks."""
-    psnr_mouth: Score
-    """Within the hull of the true frame's lips, half as large again."""
-    mae: Score
-    """Mean absolute error, levels of 255, whole picture."""
-    mae_face: Score
-    mae_mouth: Score
-    ssim: Score
-    ssim_face: Score
-    ssim_mouth: Score
-    ms_ssim: Score
-    """Whole picture; only for pictures of more than 160 pixels."""
-    headnet_distance: Score
-    """Perceptual distance of the heads by HeadNet, a network of this project: 0 for equal pictures."""
-    headnet_identity: Score
-    """Cosine of HeadNet's embeddings of the two persons, 1 for the same picture. It knows looks, hardly shape."""
-    mouth_distance: Score
-    """Centred landmark distance of the lips, pixels of the true film."""
-    mouth_distance_percent: Score
-    """The same in percent of the distance between the outer eye corners."""
-    face_distance: Score
-    """Centred landmark distance of all 468 points, pixels."""
-    mouth_opening: Score
-    """Correlation of the lip gap over time, in eye-corner distances, at no lag."""
-    mouth_lag: Lag
-    """Where that correlation is highest; positive means that the result is late."""
-    eye_opening: Score
-    """Correlation of the eyes' opening over time."""
-    sync_offset: Score
-    """Frames by which our lip-sync expert finds the sound late."""
-    sync_confidence: Score
-    """How sure it is, 0..4; below 90 frames it is high by chance too."""
-    sharpness: Score
-    """Fine detail of the face relative to the true film: 1 is as sharp, less is blurred."""
-    flicker: Score
-    """Restlessness over time relative to the true film: 1 is as calm, more flickers, less is frozen."""
-    face_found: Score
-    """Part of the frames in which the tracker sees a face."""
+    film: Film
+    landmarks: Landmarks
+    """In the truth's pixels."""
+    motion: Motion
+    sound: Hear | None
+    """None if it is silent."""
+    covered: Float[np.ndarray, "height width"] | None = None
+    """Where the true picture is covered by the film's, 0 or 1; None if everywhere."""
 
 
-TRUE_OPENING = "lip opening of the truth"
-"""Name of the curve that is the same for every film."""
+@dataclass(frozen=True)
+class Curves:
+    """What of a film is drawn over time, [F] each; NaN where nothing is known."""
+
+    face_psnr: Float[np.ndarray, " frames"]
+    lip_distance: Float[np.ndarray, " frames"]
+    lip_opening: Float[np.ndarray, " frames"]
+    headnet_distance: Float[np.ndarray, " frames"]
 
 
 def score(
-    film: Frames, true_frames: Frames, true_track: Track, sound: Float[np.ndarray, " samples"] | None = None
-) -> tuple[Scores, dict[str, Float[np.ndarray, " frames"]]]:
-    """Compare a film with the true one, frame by frame, holding a few frames at a time; returns scores and curves over time.
+    entries: Mapping[str, Entry],
+    truth: Entry,
+    speech: Speech | None,
+    guests: Callable[[Hear | None], Sequence[Guest]] = lambda sound: [],
+    progress: Callable[[float], None] = lambda part: None,
+) -> tuple[dict[str, Row], dict[str, Curves]]:
+    """Compare films with the true one; nothing but a hundred numbers a frame is kept in memory.
 
     Args:
-        film: the frames to score, as many as the truth has and of its size.
-        true_frames: the true ones.
-        true_track: the face in the true ones.
-        sound: of the film, mono at 16 kHz from its first frame; None if it is silent.
+        entries: the films by name.
+        truth: the true film.
+        speech: what is said in the true film's sound; None if it is silent.
+        guests: gives fresh judges of others for a film with some sound.
+        progress: called with the part that is done, 0..1.
     """
-    tracker, flicker = FaceTracker(), Flicker()
-    columns: dict[str, list[np.ndarray]] = {}
-    landmarks = np.full_like(true_track.landmarks, np.nan)
-    lids = np.full_like(true_track.lids, np.nan)
-    found, done = np.zeros(len(landmarks)), 0
-    for pairs in _batches(zip(film(), true_frames(), strict=True)):
-        for offset, (frame, truth) in enumerate(pairs):
-            flicker.add(frame, truth)
-            face = tracker(frame)
-            if face is not None:
-                landmarks[done + offset], lids[done + offset], found[done + offset] = face.landmarks, face.lids, 1
-        part = slice(done, done + len(pairs))
-        judged = likeness(pairs, landmarks[part], true_track.landmarks[part])
-        for name, values in (_image_scores(pairs, true_track.landmarks[part]) | judged).items():
-            columns.setdefault(name, []).append(values)
-        done += len(pairs)
-    image = {name: np.concatenate(values) for name, values in columns.items()}
+    judges = {name: _Comparison(entry.covered, guests(entry.sound)) for name, entry in entries.items()}
+    segment = PersonSegmenter()
+    count = truth.film.count
+    streams = [truth.film.frames(0, count), *(entry.film.frames(0, count) for entry in entries.values())]
+    for first, (true, *others) in _batches(zip(*streams, strict=True)):
+        span = (first, first + len(true))
+        true_landmarks = truth.landmarks(*span)
+        masks = [_masks(frame, points, segment) for frame, points in zip(true, true_landmarks, strict=True)]
+        stacked = {name: np.stack([mask[name] for mask in masks]) for name in masks[0]}
+        for (name, entry), frames in zip(entries.items(), others, strict=True):
+            judges[name].add(first, frames, entry.landmarks(*span), true, true_landmarks, stacked)
+        progress(span[1] / count)
+    rows, curves = {}, {}
+    for name, entry in entries.items():
+        known = judges[name].finish()
+        rows[name] = judges[name].row(known) | _motion_row(entry, truth, speech, known) | own_row(entry, truth, speech)
+        curves[name] = Curves(known["face PSNR"], known["lip distance"], entry.motion.gap, known["distance"])
+    return rows, curves
 
-    def pooled(name: str) -> Score:
-        mean = _mean(image[name])
-        if mean.value is None:
-            return mean
-        return Score(float(decibels(torch.tensor(mean.value, dtype=torch.float64))), mean.frames)
 
-    sync = _sync(landmarks, sound)
-    gaps = [lip_gap(x) / interocular(x) for x in (landmarks, true_track.landmarks)]
-    curves = {
-        "face PSNR": decibels(torch.from_numpy(image["error_face"])).numpy(),
-        "lip distance": distances(landmarks, true_track.landmarks, MOUTH),
-        "lip opening": gaps[0],
-        TRUE_OPENING: gaps[1],
-        "HeadNet distance": image["distance"],
+class _Comparison:
+    """Gathers what is measured frame by frame between a film and the truth."""
+
+    def __init__(self, covered: np.ndarray | None, guests: Sequence[Guest]):
+        self._covered = None if covered is None else torch.from_numpy(covered)
+        self._columns: dict[str, list[np.ndarray]] = {}
+        self._flicker = Flicker()
+        self._guests = guests
+
+    def add(
+        self,
+        first: int,
+        frames: np.ndarray,
+        landmarks: np.ndarray,
+        true: np.ndarray,
+        true_landmarks: np.ndarray,
+        masks: Mapping[str, np.ndarray],
+    ) -> None:
+        """The next frames [B, H, W, 3] of both films, the first's number, landmarks [B, 468, 2] and masks [B, H, W]."""
+        pairs = list(zip(frames, true, strict=True))
+        for pair in pairs:
+            self._flicker.add(*pair)
+        found = _image_scores(frames, true, masks, self._covered)
+        found |= likeness(pairs, landmarks, true_landmarks)
+        found["lip distance"] = distances(landmarks, true_landmarks, MOUTH)
+        found["lip distance percent"] = 100 * found["lip distance"] / lip_scores.interocular(true_landmarks)
+        found["face distance"] = distances(landmarks, true_landmarks, FACE)
+        found["seam"] = np.array([new_edges(*pair, neck) for pair, neck in zip(pairs, masks["neck"] > 0, strict=True)])
+        for name, values in found.items():
+            self._columns.setdefault(name, []).append(np.asarray(values, np.float32))
+        for guest in self._guests:
+            chosen = [i for i in range(len(frames)) if (first + i) % guest.every == 0]
+            if chosen:
+                with torch.no_grad():
+                    guest.look(Look(frames[chosen], true[chosen], landmarks[chosen], true_landmarks[chosen]))
+
+    def finish(self) -> dict[str, Float[np.ndarray, " frames"]]:
+        """Everything that there is a number for in each frame."""
+        frames = {name: np.concatenate(values).astype(np.float64) for name, values in self._columns.items()}
+        return frames | {"face PSNR": decibels(torch.from_numpy(frames["error_face"])).numpy()}
+
+    def row(self, frames: Mapping[str, Float[np.ndarray, " frames"]]) -> Row:
+        """Scores of pictures. The squared error is pooled over all frames, as the published protocol does."""
+        row = {"ms_ssim": mean(frames["ms_ssim"])}
+        for region in ("", *(f"_{name}" for name in REGIONS)):
+            row[f"psnr{region}"] = _pooled(frames[f"error{region}"])
+            row[f"mae{region}"] = mean(255 * frames[f"absolute{region}"])
+            row[f"ssim{region}"] = mean(frames[f"ssim{region}"])
+        for region in ("face", "torso"):
+            row[f"psnr_{region}_grey"] = _pooled(frames[f"grey_error_{region}"])
+            row[f"ssim_{region}_grey"] = mean(frames[f"grey_ssim_{region}"])
+        row |= {
+            "headnet_distance": mean(frames["distance"]),
+            "headnet_identity": mean(frames["identity"]),
+            "sharpness": mean(frames["sharpness"]),
+            "neck_seam": mean(frames["seam"]),
+            "flicker": Score(self._flicker.value, self._flicker.frames),
+        }
+        for guest in self._guests:
+            row |= guest.scores()
+        return row
+
+
+def _motion_row(entry: Entry, truth: Entry, speech: Speech | None, frames: Mapping[str, np.ndarray]) -> Row:
+    """Scores of how the face moves beside the true one."""
+    mine, true = entry.motion, truth.motion
+    lag = lip_scores.best_lag(mine.gap, true.gap)
+    row = {
+        "mouth_distance": mean(frames["lip distance"]),
+        "mouth_distance_percent": mean(frames["lip distance percent"]),
+        "face_distance": mean(frames["face distance"]),
+        "mouth_opening": lip_scores.correlation(mine.gap, true.gap),
+        "mouth_lag": Score(
+            None if lag.frames is None else float(lag.frames),
+            lag.correlation.frames,
+            lag.interval and (float(lag.interval[0]), float(lag.interval[1])),
+        ),
+        "mouth_opening_at_lag": lag.correlation,
+        "wrongly_closed": lip_scores.wrongly_closed(mine.gap, true.gap),
+        "eye_opening": lip_scores.correlation(mine.eyes, true.eyes),
+        "motion_spectrum": motion_spectrum(mine.pose, true.pose),
+        "expression_error": expression_error(mine.face, true.face),
     }
-    scores = Scores(
-        psnr=pooled("error"),
-        psnr_face=pooled("error_face"),
-        psnr_mouth=pooled("error_mouth"),
-        mae=_mean(255 * image["absolute"]),
-        mae_face=_mean(255 * image["absolute_face"]),
-        mae_mouth=_mean(255 * image["absolute_mouth"]),
-        ssim=_mean(image["ssim"]),
-        ssim_face=_mean(image["ssim_face"]),
-        ssim_mouth=_mean(image["ssim_mouth"]),
-        ms_ssim=_mean(image["ms_ssim"]),
-        headnet_distance=_mean(image["distance"]),
-        headnet_identity=_mean(image["identity"]),
-        mouth_distance=landmark_distance(landmarks, true_track.landmarks, MOUTH),
-        mouth_distance_percent=landmark_distance(landmarks, true_track.landmarks, MOUTH, relative=True),
-        face_distance=landmark_distance(landmarks, true_track.landmarks, FACE),
-        mouth_opening=correlation(gaps[0], gaps[1]),
-        mouth_lag=best_lag(gaps[0], gaps[1]),
-        eye_opening=correlation(eye_opening(lids), eye_opening(true_track.lids)),
-        sync_offset=Score(sync.offset, sync.frames) if sync else Score(None, 0),
-        sync_confidence=Score(sync.confidence, sync.frames) if sync else Score(None, 0),
-        sharpness=_mean(image["sharpness"]),
-        flicker=Score(flicker.value, flicker.frames),
-        face_found=Score(float(found.mean()), len(found)),
-    )
-    return scores, curves
+    if speech is not None:
+        row["closure_recall"] = lip_scores.closure_recall(mine.gap, true.gap, speech.closures)
+    return row
 
 
-def _sync(landmarks: np.ndarray, sound: np.ndarray | None) -> SyncOffset | None:
-    """What the lip-sync expert says; None without sound or with too few faces for it."""
-    if sound is None:
-        return None
-    try:
-        return sync_offset(landmarks, sound)
-    except ScoringError:
-        return None
+def own_row(entry: Entry, truth: Entry, speech: Speech | None) -> Row:
+    """What a film has of its own, the true one as well."""
+    blinking = blinks(entry.motion.eyes)
+    seen = entry.motion.seen
+    row = {
+        "blink_rate": blinking.rate,
+        "blink_duration": blinking.duration,
+        "blink_depth": blinking.depth,
+        "face_found": Score(float(seen.mean()), len(seen)),
+    }
+    if speech is not None:
+        row["silent_aperture"] = lip_scores.silent_aperture(entry.motion.gap, truth.motion.gap, speech.silent)
+        row["silent_jitter"] = _silent_jitter(entry, speech)
+    if entry.sound is not None:
+        row |= _sync(entry)
+    return row
 
 
-def _batches(pairs: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
-    batch = []
-    for pair in pairs:
-        batch.append(pair)
+def _silent_jitter(entry: Entry, speech: Speech) -> Score:
+    tremor = []
+    for start, stop in _pieces(len(speech.silent)):
+        # A frame more on both sides, as the second difference has none at the ends.
+        low, high = max(0, start - 1), min(len(speech.silent), stop + 1)
+        values = 100 * lip_scores.jitter(lips_of(entry.landmarks, low, high))
+        tremor.append(values[start - low : len(values) - (high - stop)])
+    return mean(np.concatenate(tremor)[speech.silent])
+
+
+def _sync(entry: Entry) -> Row:
+    """What our lip-sync expert says of lips and sound, a minute at a time."""
+    assert entry.sound is not None
+    count = entry.film.count
+    total, frames = np.zeros(2 * REACH + 1), 0
+    for start, stop in _pieces(count):
+        low, high = max(0, start - REACH), min(count, stop + REACH)
+        curve, judged = sync_curve(lips_of(entry.landmarks, low, high), entry.sound(low, high))
+        if judged:
+            total, frames = total + judged * curve, frames + judged
+    if frames < FEWEST:
+        return {"sync_offset": Score(None, frames), "sync_confidence": Score(None, frames)}
+    found = read_curve(total / frames, frames)
+    return {"sync_offset": Score(found.offset, frames), "sync_confidence": Score(found.confidence, frames)}
+
+
+def _pieces(count: int) -> list[tuple[int, int]]:
+    """Half-open ranges of about equal length, at most `PIECE`, that cover so many frames."""
+    edges = np.linspace(0, count, max(1, -(-count // PIECE)) + 1).astype(int).tolist()
+    return list(zip(edges, edges[1:], strict=False))
+
+
+def _batches(rows: Iterator[tuple[np.ndarray, ...]]) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """Number of the first frame, and frames [B, H, W, 3] of each stream."""
+    batch: list[tuple[np.ndarray, ...]] = []
+    first = 0
+    for row in rows:
+        batch.append(row)
         if len(batch) == BATCH:
-            yield batch
-            batch = []
+            yield first, [np.stack(stream) for stream in zip(*batch, strict=True)]
+            first, batch = first + BATCH, []
     if batch:
-        yield batch
+        yield first, [np.stack(stream) for stream in zip(*batch, strict=True)]
 
 
-def _image_scores(pairs: list[tuple[np.ndarray, np.ndarray]], landmarks: np.ndarray) -> dict[str, np.ndarray]:
-    mine, true = (
-        torch.from_numpy(np.stack([pair[side] for pair in pairs])).permute(0, 3, 1, 2).float() / 255 for side in (0, 1)
-    )
-    face, mouth = (torch.from_numpy(np.stack([_hull(x, true.shape[-2:], kind) for x in landmarks])) for kind in (0, 1))
-    sharp = [
-        _detail(frame, inside) / max(_detail(other, inside), 1e-6) if inside.any() else np.nan
-        for (frame, other), inside in zip(pairs, face.numpy() > 0, strict=True)
-    ]
-    columns = {"ms_ssim": ms_ssim(mine, true)}
-    similar = ssim_map(mine, true)
-    for name, mask in (("", None), ("_face", face), ("_mouth", mouth)):
-        columns[f"error{name}"] = squared_error(mine, true, mask)
-        columns[f"absolute{name}"] = absolute_error(mine, true, mask)
-        columns[f"ssim{name}"] = masked_mean(similar, None if mask is None else inner(mask))
-    return {**{name: values.double().numpy() for name, values in columns.items()}, "sharpness": np.array(sharp)}
-
-
-def _hull(landmarks: np.ndarray, size: tuple[int, ...], kind: int) -> np.ndarray:
-    """Mask of the face (0) or the mouth (1); empty where there are no landmarks."""
+def _masks(frame: np.ndarray, landmarks: np.ndarray, segment: PersonSegmenter) -> dict[str, np.ndarray]:
+    """Regions of a true frame, float32 [H, W], empty where there is no face."""
+    size = frame.shape[:2]
     if not np.isfinite(landmarks).all():
-        return np.zeros(tuple(size), np.float32)
-    points = landmarks
-    if kind == 1:
-        lips = landmarks[list(OUTER_LIPS)]
-        points = lips.mean(axis=0) + 1.5 * (lips - lips.mean(axis=0))
-    return hull_mask(points, tuple(size)).astype(np.float32)
+        return {name: np.zeros(size, np.float32) for name in (*REGIONS, "neck")}
+    regions = region_masks(landmarks.astype(np.float64), segment(frame))
+    lips = landmarks[list(OUTER_LIPS)]
+    mouth = hull_mask(lips.mean(axis=0) + 1.5 * (lips - lips.mean(axis=0)), size)
+    jaw = landmarks[list(JAW)].astype(np.float64)
+    below = jaw + np.array([0, NECK * np.ptp(landmarks[:, 1])])
+    band = np.zeros(size, np.uint8)
+    cv2.fillPoly(band, [np.rint(np.concatenate([jaw, below[::-1]])).astype(np.int32)], 1)
+    masks = {"face": regions.face, "mouth": mouth, "torso": regions.torso, "neck": (band > 0) & ~regions.face}
+    return {name: mask.astype(np.float32) for name, mask in masks.items()}
+
+
+def _image_scores(
+    frames: np.ndarray, true: np.ndarray, masks: Mapping[str, np.ndarray], covered: torch.Tensor | None
+) -> dict[str, np.ndarray]:
+    mine, other = (torch.from_numpy(x).permute(0, 3, 1, 2).float() / 255 for x in (frames, true))
+    weights = {name: torch.from_numpy(masks[name]) for name in REGIONS}
+    whole = None
+    if covered is not None:
+        whole = covered.expand(len(mine), -1, -1)
+        weights = {name: mask * whole for name, mask in weights.items()}
+    sharp = [
+        _detail(frame, inside) / max(_detail(truth, inside), 1e-6) if inside.any() else np.nan
+        for frame, truth, inside in zip(frames, true, masks["face"] > 0, strict=True)
+    ]
+    # Pictures that do not cover each other have no score of the whole.
+    columns = {"ms_ssim": ms_ssim(mine, other) if whole is None or bool(whole.all()) else mine.new_full((len(mine),), np.nan)}
+    similar = ssim_map(mine, other)
+    for name, mask in (("", whole), *((f"_{name}", mask) for name, mask in weights.items())):
+        columns[f"error{name}"] = squared_error(mine, other, mask)
+        columns[f"absolute{name}"] = absolute_error(mine, other, mask)
+        columns[f"ssim{name}"] = masked_mean(similar, None if mask is None else inner(mask))
+    for name in ("face", "torso"):
+        pair = greyed(mine, weights[name]), greyed(other, weights[name])
+        columns[f"grey_error_{name}"] = squared_error(*pair)
+        columns[f"grey_ssim_{name}"] = ssim(*pair)
+    return {**{name: values.double().numpy() for name, values in columns.items()}, "sharpness": np.array(sharp)}
 
 
 def _detail(frame: np.ndarray, inside: np.ndarray) -> float:
     return float(cv2.Laplacian(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.CV_32F)[inside].std())
 
 
-def _mean(values: np.ndarray) -> Score:
+def mean(values: Float[np.ndarray, " frames"]) -> Score:
+    """Mean over the frames in which there is a value."""
     valid = np.isfinite(values)
     return Score(float(values[valid].mean()) if valid.any() else None, int(valid.sum()))
+
+
+def _pooled(squared: Float[np.ndarray, " frames"]) -> Score:
+    """PSNR of the mean squared error of all frames."""
+    pooled = mean(squared)
+    if pooled.value is None:
+        return pooled
+    return Score(float(decibels(torch.tensor(pooled.value, dtype=torch.float64))), pooled.frames)

@@ -127,7 +127,7 @@ def load_lpips_alex() -> LpipsAlex:
         "fetch `alex.pth` of LPIPS v0.1 (github richzhang/PerceptualSimilarity, lpips/weights/v0.1) and torchvision's "
         "`alexnet-owt-7be5be79.pth`, keep the latter's `features.*`, and save both sets of tensors"
     )
-    return _load(LpipsAlex(), "lpips_alex", fetch)
+    return load_foreign(LpipsAlex(), "lpips_alex", fetch)
 
 
 def load_arcface() -> ArcFaceIrSe50:
@@ -138,10 +138,10 @@ def load_arcface() -> ArcFaceIrSe50:
         CheckpointError: the file holds something else.
     """
     fetch = "fetch `model_ir_se50.pth` (github TreB1eN/InsightFace_Pytorch) and save its tensors"
-    return _load(ArcFaceIrSe50(), "arcface_ir_se50", fetch)
+    return load_foreign(ArcFaceIrSe50(), "arcface_ir_se50", fetch)
 
 
-def _load(network: Network, name: str, fetch: str) -> Network:
+def load_foreign(network: Network, name: str, fetch: str) -> Network:
     import safetensors
     import safetensors.torch
 

@@ -184,23 +184,43 @@ def sync_offset(
     Raises:
         ScoringError: fewer than 40 frames, or hardly any with a face.
     """
-    network = network or load_sync()
     lips = lips_in_face(landmarks.astype(np.float64))
     if fps != FPS:
         lips = _resampled(lips, fps)
-    known = np.isfinite(lips).all(1)
-    frames = len(lips)
-    with torch.no_grad():
-        seen, heard = network(mouth_features(lips)[None], sound_features(samples, frames)[None])
-    # All offsets are compared on the same frames of the film, those that have a partner at every one of them.
-    judged = np.flatnonzero(known[REACH : frames - REACH]) + REACH
-    if len(judged) < FEWEST:
+    curve, judged = sync_curve(lips, samples, network)
+    if judged < FEWEST:
         raise ScoringError(
             f"Lip-sync needs at least {2 * REACH + FEWEST} frames ({(2 * REACH + FEWEST) / FPS:.1f} s) with a face in them; "
-            f"of {frames} frames, {len(judged)} can be judged. Use a longer piece."
+            f"of {len(lips)} frames, {judged} can be judged. Use a longer piece."
         )
-    curve = np.array([float((seen[0, judged] - heard[0, judged + d]).square().sum(1).mean()) for d in range(-REACH, REACH + 1)])
-    return SyncOffset(_lowest(curve), float(np.median(curve) - curve.min()), curve, len(judged))
+    return read_curve(curve, judged)
+
+
+@torch.no_grad()
+def sync_curve(
+    lips: Float[np.ndarray, "frames 80"], samples: Float[np.ndarray, " samples"], network: SyncExpert | None = None
+) -> tuple[Float[np.ndarray, 31], int]:
+    """Mean squared distance of lips and sound at offsets -15..15, and how many frames each rests on.
+
+    Args:
+        lips: of `lips_in_face`; NaN where there is no face.
+        samples: mono sound at 16 kHz that begins with the first frame.
+        network: another expert than the shipped one.
+    """
+    network = network or load_sync()
+    frames = len(lips)
+    # All offsets are compared on the same frames of the film, those that have a partner at every one of them.
+    judged = np.flatnonzero(np.isfinite(lips[REACH : frames - REACH]).all(1)) + REACH
+    if not len(judged):
+        return np.full(2 * REACH + 1, np.nan), 0
+    seen, heard = network(mouth_features(lips)[None], sound_features(samples, frames)[None])
+    curve = [float((seen[0, judged] - heard[0, judged + d]).square().sum(1).mean()) for d in range(-REACH, REACH + 1)]
+    return np.array(curve), len(judged)
+
+
+def read_curve(curve: Float[np.ndarray, 31], frames: int) -> SyncOffset:
+    """What a curve of `sync_curve` says, also a mean of several."""
+    return SyncOffset(_lowest(curve), float(np.median(curve) - curve.min()), curve, frames)
 
 
 def _lowest(curve: np.ndarray) -> float:

@@ -1,0 +1,172 @@
+"""Where and when a film shows what the true one shows.
+
+When: from the sound, if both have the same; else from how the head moves. Lips have no say, as their lateness is a fault to
+be scored and not to be mended. Where: one similarity for the whole film, which carries points that move with the head onto
+the true ones; a film that only has another size is resized.
+
+Letters: F frames of the result, G frames of the truth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from ..capture.detect import apply
+from .film import SAMPLES, Sound
+from .follow import RIGID, Landmarks, Motion
+
+HERTZ = 100
+"""Of the loudness curves that are compared."""
+SURE, CLEAR = 0.8, 0.1
+"""Correlation of loudness above which two sounds are one, and by how much it must beat all other places."""
+MOVES_ALIKE, BETTER = 0.5, 0.01
+"""Correlation of head motion above which it places a film, and by how much it must beat no shift."""
+LEAST = 2.0
+"""Seconds that must overlap."""
+MOST_SHIFT = 50
+"""Frames of shift that head motion is searched over."""
+SAMPLED = 400
+"""Frames that a similarity is fitted to."""
+SAME = 0.015
+"""A similarity that moves no corner of the picture by more than this part of its width from a plain resize is one."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """How a film lies on the truth."""
+
+    offset: int
+    """The truth's frame that its first frame shows."""
+    by: str
+    """What says so, for people."""
+    matrix: Float[np.ndarray, "2 3"]
+    """From its pixels to the truth's."""
+    resize: bool
+    """Whether that is a plain resize."""
+
+
+def loudness(sound: Sound) -> Float[np.ndarray, " hundredths"]:
+    """Log of the root mean square, a hundred times a second; silence ends 50 dB below the loudest."""
+    step, levels = SAMPLES * 25 // HERTZ, []
+    for start in range(0, sound.frames, 1500):
+        samples = sound(start, min(start + 1500, sound.frames)).astype(np.float64)
+        levels.append(np.sqrt((samples.reshape(-1, step) ** 2).mean(axis=1)))
+    level = np.concatenate(levels) if levels else np.zeros(0)
+    return np.log(level + 10**-2.5 * level.max(initial=0.0) + 1e-9)
+
+
+def by_sound(result: Float[np.ndarray, " f"], truth: Float[np.ndarray, " g"]) -> float | None:
+    """Seconds of the truth at which the result's sound begins, from both loudness curves; None if it is not the same sound."""
+    scores, shifts = _correlations(result, truth, max(int(LEAST * HERTZ), min(len(result), len(truth)) // 2))
+    if not len(scores):
+        return None
+    best = int(scores.argmax())
+    far = np.abs(shifts - shifts[best]) > HERTZ // 4
+    if scores[best] < SURE or (far.any() and scores[far].max() > scores[best] - CLEAR):
+        return None
+    return float(shifts[best]) / HERTZ
+
+
+def _correlations(a: np.ndarray, b: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pearson's correlation of the overlap, at each shift s (a[i] beside b[i + s]) that leaves at least `least`."""
+    if min(len(a), len(b)) < least:
+        return np.zeros(0), np.zeros(0, int)
+    # The same constant on both curves changes no correlation, and keeps the sums small.
+    a, b = a - a.mean(), b - b.mean()
+    size = 1 << (len(a) + len(b)).bit_length()
+
+    def slide(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        product = np.fft.irfft(np.conj(np.fft.rfft(x, size)) * np.fft.rfft(y, size), size)
+        return np.concatenate([product[-(len(x) - 1) :] if len(x) > 1 else product[:0], product[: len(y)]])
+
+    ones_a, ones_b = np.ones(len(a)), np.ones(len(b))
+    count = np.rint(slide(ones_a, ones_b))
+    shifts = np.arange(-(len(a) - 1), len(b))
+    kept = count >= least
+    count = np.maximum(count, 1)
+    sum_a, sum_b = slide(a, ones_b), slide(ones_a, b)
+    var_a, var_b = slide(a * a, ones_b) - sum_a**2 / count, slide(ones_a, b * b) - sum_b**2 / count
+    scores = (slide(a, b) - sum_a * sum_b / count) / np.sqrt(np.maximum(var_a * var_b, 1e-12))
+    return scores[kept], shifts[kept]
+
+
+def by_motion(result: Motion, truth: Motion) -> int | None:
+    """The truth's frame that the result's first frame shows, from how heads move; None if they do not move alike."""
+    mine, true = _lively(result), _lively(truth)
+    scores: dict[int, float] = {}
+    for shift in range(-MOST_SHIFT, MOST_SHIFT + 1):
+        start, stop = max(0, shift), min(len(true), len(mine) + shift)
+        if stop - start < max(LEAST * 25, min(len(mine), len(true)) / 2):
+            continue
+        a, b = mine[start - shift : stop - shift], true[start:stop]
+        known = np.isfinite(a).all(1) & np.isfinite(b).all(1)
+        a, b = a[known], b[known]
+        if len(a) < LEAST * 25:
+            continue
+        a, b = a - a.mean(0), b - b.mean(0)
+        spread = np.sqrt((a**2).sum(0) * (b**2).sum(0))
+        scores[shift] = float(np.mean((a * b).sum(0) / np.maximum(spread, 1e-12)))
+    if not scores:
+        return None
+    best = max(scores, key=lambda shift: (scores[shift], -abs(shift)))
+    if scores[best] < MOVES_ALIKE or scores[best] < scores.get(0, -1.0) + BETTER:
+        return None
+    return best
+
+
+def _lively(motion: Motion) -> np.ndarray:
+    """[F, 4] how the head turns and moves: place, yaw and pitch; what is slow is left out, as it fits anywhere."""
+    pose = motion.pose[:, [0, 1, 4, 5]]
+    changes = np.full_like(pose, np.nan)
+    changes[2:-2] = pose[4:] - pose[:-4]
+    return changes
+
+
+def similarity(source: Float[np.ndarray, "points 2"], target: Float[np.ndarray, "points 2"]) -> Float[np.ndarray, "2 3"]:
+    """The least-squares scale, rotation and shift that take points to points."""
+    a, b = source - source.mean(0), target - target.mean(0)
+    z = (a[:, 0] + 1j * a[:, 1]).conj() @ (b[:, 0] + 1j * b[:, 1]) / (np.abs(a) ** 2).sum()
+    linear = np.array([[z.real, -z.imag], [z.imag, z.real]])
+    return np.column_stack([linear, target.mean(0) - linear @ source.mean(0)])
+
+
+def resizing(size: tuple[int, int], true_size: tuple[int, int]) -> Float[np.ndarray, "2 3"]:
+    """The map that only changes a picture's width and height."""
+    return np.array([[true_size[0] / size[0], 0, 0], [0, true_size[1] / size[1], 0]])
+
+
+def fit(
+    result: Landmarks, truth: Landmarks, offset: int, frames: range, sizes: tuple[tuple[int, int], tuple[int, int]]
+) -> tuple[Float[np.ndarray, "2 3"], bool]:
+    """The map from the result's pixels to the truth's, and whether it is a plain resize.
+
+    Args:
+        result: landmarks of the result.
+        truth: landmarks of the truth.
+        offset: the truth's frame that the result's first frame shows.
+        frames: of the truth, those that both have.
+        sizes: (width, height) of the result's and of the truth's pictures.
+    """
+    (width, height), (true_width, _) = sizes
+    plain = resizing(*sizes)
+    chosen = np.unique(np.linspace(frames.start, frames.stop - 1, min(SAMPLED, len(frames))).astype(int)).tolist()
+    mine, true = (
+        np.array([film(k - first, k - first + 1)[0, list(RIGID)] for k in chosen], np.float64)
+        for film, first in ((result, offset), (truth, 0))
+    )
+    known = np.isfinite(mine).all((1, 2)) & np.isfinite(true).all((1, 2))
+    if not known.any():
+        return plain, True
+    mine, true = mine[known], true[known]
+    matrix = similarity(mine.reshape(-1, 2), true.reshape(-1, 2))
+    # Frames in which one of the trackers went astray, or a head moved on its own, have no say in the second round.
+    moved = apply(matrix, mine.reshape(-1, 2)).reshape(true.shape)
+    error = np.linalg.norm(moved - true, axis=-1).mean(axis=1)
+    good = error <= np.quantile(error, 0.8)
+    matrix = similarity(mine[good].reshape(-1, 2), true[good].reshape(-1, 2))
+    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64)
+    away = np.linalg.norm(apply(matrix, corners) - apply(plain, corners), axis=-1).max()
+    return (plain, True) if away <= SAME * true_width else (matrix, False)

@@ -1,0 +1,142 @@
+"""Where and when a film shows the truth: planted offsets and crops are found, and what cannot be known is not made up."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from talk3d.capture.detect import apply, invert
+from talk3d.evaluate.align import by_motion, by_sound, fit, loudness, resizing, similarity
+from talk3d.evaluate.film import SAMPLES, Sound
+from talk3d.evaluate.follow import Landmarks, Motion
+
+
+@pytest.fixture
+def talk() -> np.ndarray:
+    """Loudness of 20 seconds of syllables and pauses, a hundred times a second."""
+    rng = np.random.default_rng(0)
+    syllables = np.convolve(rng.normal(size=2020), np.hanning(21), "valid")[:2000]
+    return np.maximum(syllables, -1.0) + 0.02 * rng.normal(size=2000)
+
+
+@pytest.mark.parametrize("start", [0, 37, 500, 1199])
+def test_a_piece_of_the_same_sound_is_found(talk: np.ndarray, start: int) -> None:
+    piece = talk[start : start + 800] + 0.1 * np.random.default_rng(1).normal(size=800)
+    found = by_sound(piece, talk)
+    assert found == pytest.approx(start / 100, abs=0.011)
+
+
+def test_a_sound_that_begins_earlier_than_the_truth_is_found(talk: np.ndarray) -> None:
+    assert by_sound(talk[:1500], talk[300:]) == pytest.approx(-3.0, abs=0.011)
+
+
+def test_loudness_and_microphone_do_not_matter(talk: np.ndarray) -> None:
+    assert by_sound(0.4 * talk[100:900] - 3, talk) == pytest.approx(1.0, abs=0.011)
+
+
+def test_another_sound_is_not_found(talk: np.ndarray) -> None:
+    rng = np.random.default_rng(5)
+    other = np.maximum(np.convolve(rng.normal(size=2020), np.hanning(21), "valid")[:2000], -1.0)
+    assert by_sound(other, talk) is None
+    assert by_sound(np.zeros(800), talk) is None
+    assert by_sound(talk[:100], talk) is None  # a second is too short to be sure
+
+
+def test_a_sound_that_repeats_has_no_place(talk: np.ndarray) -> None:
+    assert by_sound(talk[:500], np.tile(talk[:500], 4)) is None
+
+
+def test_loudness_is_the_level_of_each_hundredth(tmp_path: Path) -> None:
+    import soundfile
+
+    tone = np.sin(np.arange(16000) * 0.9).astype(np.float32) * np.repeat([0.0, 0.5, 0.05, 0.5], 4000)
+    soundfile.write(tmp_path / "tone.wav", tone, 16000, subtype="FLOAT")
+    level = loudness(Sound(tmp_path / "tone.wav", tmp_path / "scratch"))
+    assert len(level) == 100
+    assert level[30] - level[60] == pytest.approx(np.log(10), abs=0.1)
+    assert level[10] < level[30] - np.log(100)
+
+
+def test_sound_is_read_from_any_frame_and_silent_outside(tmp_path: Path) -> None:
+    import soundfile
+
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 10 * SAMPLES + 100).astype(np.float32)
+    soundfile.write(tmp_path / "noise.wav", samples, 16000, subtype="FLOAT")
+    sound = Sound(tmp_path / "noise.wav", tmp_path / "scratch")
+    assert sound.frames == 11
+    assert np.array_equal(sound(3, 5), samples[3 * SAMPLES : 5 * SAMPLES])
+    early, late, far = sound(-2, 1), sound(10, 12), sound(-5, -3)
+    assert np.array_equal(early, np.r_[np.zeros(2 * SAMPLES), samples[:SAMPLES]].astype(np.float32))
+    assert np.array_equal(late, np.r_[samples[10 * SAMPLES :], np.zeros(2 * SAMPLES - 100)].astype(np.float32))
+    assert np.array_equal(far, np.zeros(2 * SAMPLES, np.float32))
+
+
+def motion(seed: int, count: int = 300) -> Motion:
+    rng = np.random.default_rng(seed)
+    pose = np.stack([np.convolve(rng.normal(size=count + 20), np.hanning(21), "valid") for _ in range(6)], 1)[:count]
+    return Motion(np.ones(count), np.ones(count), pose, np.ones((count, 7)))
+
+
+def shown_from(whole: Motion, start: int, stop: int, noise: float = 0.1) -> Motion:
+    pose = whole.pose[start:stop]
+    pose = pose + noise * pose.std(0) * np.random.default_rng(9).normal(size=pose.shape)
+    return Motion(np.ones(len(pose)), np.ones(len(pose)), pose, np.ones((len(pose), 7)))
+
+
+@pytest.mark.parametrize("offset", [-30, -5, 1, 4, 40])
+def test_head_motion_tells_the_offset(offset: int) -> None:
+    whole = motion(1, 400)
+    truth, result = shown_from(whole, 50, 300, 0.0), shown_from(whole, 50 + offset, 300 + offset)
+    assert by_motion(result, truth) == offset
+
+
+def test_other_motion_tells_nothing() -> None:
+    assert by_motion(motion(1), motion(2)) is None
+    assert by_motion(motion(1), motion(1)) is None  # no shift beats none
+    still = Motion(np.ones(300), np.ones(300), np.zeros((300, 6)), np.ones((300, 7)))
+    assert by_motion(still, motion(1)) is None
+
+
+def on_disk(path: Path, points: np.ndarray) -> Landmarks:
+    path.touch()
+    landmarks = Landmarks(path)
+    landmarks.append(points.astype(np.float32))
+    return landmarks
+
+
+def test_a_planted_crop_is_found_through_talking_and_lost_frames(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    face = rng.uniform(100, 220, (468, 2))
+    truth = face + rng.normal(0, 8, (60, 1, 2)) + rng.normal(0, 0.3, (60, 468, 2))
+    scale, angle = 1.7, np.radians(3)
+    linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    planted = np.column_stack([linear, [-80, 15]])  # from the result's pixels to the truth's
+    result = apply(invert(planted), truth[5:].reshape(-1, 2)).reshape(55, 468, 2) + rng.normal(0, 0.3, (55, 468, 2))
+    result[10:14] = np.nan
+    result[20] += 60  # the tracker went astray
+    mine, true = on_disk(tmp_path / "a", result), on_disk(tmp_path / "b", truth)
+    matrix, resize = fit(mine, true, 5, range(5, 60), ((256, 256), (320, 320)))
+    assert not resize
+    corners = np.array([[0, 0], [256, 0], [0, 256], [256, 256.0]])
+    assert np.abs(apply(matrix, corners) - apply(planted, corners)).max() < 2
+
+
+def test_another_size_alone_is_a_plain_resize(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    truth = rng.uniform(100, 220, (468, 2)) + rng.normal(0, 8, (40, 1, 2))
+    result = truth * 2 + rng.normal(0, 1.0, (40, 468, 2))
+    mine, true = on_disk(tmp_path / "a", result), on_disk(tmp_path / "b", truth)
+    matrix, resize = fit(mine, true, 0, range(40), ((640, 640), (320, 320)))
+    assert resize
+    assert np.array_equal(matrix, resizing((640, 640), (320, 320)))
+    lost = on_disk(tmp_path / "c", np.full((40, 468, 2), np.nan))
+    assert fit(lost, true, 0, range(40), ((640, 640), (320, 320)))[1]
+
+
+def test_the_similarity_is_the_least_squares_one() -> None:
+    from skimage.transform import SimilarityTransform
+
+    rng = np.random.default_rng(4)
+    a, b = rng.normal(size=(2, 30, 2))
+    expected = SimilarityTransform.from_estimate(a, a @ [[1.2, 0.4], [-0.4, 1.2]] + 3 + 0.1 * b)
+    assert np.allclose(similarity(a, a @ [[1.2, 0.4], [-0.4, 1.2]] + 3 + 0.1 * b), expected.params[:2], atol=1e-9)
