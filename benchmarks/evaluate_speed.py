@@ -45,7 +45,7 @@ def speeds(result: Path, truth: Path) -> dict[str, float]:
         "squared and absolute error, one region": lambda: (image.squared_error(a, b, face), image.absolute_error(a, b, face)),
         "SSIM, all regions": lambda: image.ssim_map(a, b),
         "MS-SSIM": lambda: image.ms_ssim(a, b),
-        "on grey, one region": lambda: image.ssim(image.greyed(a, face), image.greyed(b, face)),
+        "as published, one region": lambda: image.ssim_published(image.greyed(a, face), image.greyed(b, face)),
         "HeadNet distance and identity": lambda: likeness(pairs, points, points),
         "flicker": lambda: [flicker.add(*pair) for pair in pairs],
         "new edges at the neck": lambda: [new_edges(*p, m["neck"] > 0) for p, m in zip(pairs, masks, strict=True)],

@@ -54,7 +54,7 @@ def test_landmarks_on_disk_are_read_in_any_piece(faces: np.ndarray, tmp_path: Pa
         landmarks.append(piece)
     assert np.array_equal(landmarks(2, 7), faces.astype(np.float32)[2:7])
     matrix = np.array([[2.0, 0.1, 5], [-0.1, 2.0, 7]])
-    placed = landmarks.placed(matrix, 3)
+    placed = landmarks.part(3).placed(matrix)
     assert np.allclose(placed(0, 2)[0], apply(matrix, faces[3].astype(np.float64)), atol=1e-3)
     assert np.allclose(lips_of(landmarks, 0, 8), lips_in_face(faces), atol=1e-4)
 

@@ -6,7 +6,17 @@ import torch
 import torch.nn.functional as F
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from talk3d.evaluate.image import BEST_PSNR, absolute_error, ms_ssim, psnr, squared_error, ssim, ssim_map
+from talk3d.evaluate.image import (
+    BEST_PSNR,
+    absolute_error,
+    greyed,
+    ms_ssim,
+    psnr,
+    squared_error,
+    ssim,
+    ssim_map,
+    ssim_published,
+)
 
 SETTINGS = {"channel_axis": -1, "data_range": 1.0, "gaussian_weights": True, "use_sample_covariance": False}
 """Wang's SSIM, of scikit-image."""
@@ -66,6 +76,35 @@ def test_ms_ssim_looks_at_what_blur_leaves(large: tuple[torch.Tensor, torch.Tens
     assert scores == sorted(scores, reverse=True)
     assert all(score > ssim(x, a).item() for score, x in zip(scores, blurred, strict=True))
     assert ms_ssim(a[..., :160], a[..., :160]).isnan().all()
+
+
+def test_the_published_ssim_is_scikit_images_own(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    a, b = pair
+    expected = structural_similarity(2 * a - 1, 2 * b - 1, channel_axis=-1, data_range=2.0)
+    assert ssim_published(tensor(b), tensor(a)).item() == pytest.approx(expected, abs=1e-9)
+
+
+def test_grey_outside_a_region_counts(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    """A quarter of the picture carries all of the error: its mean is a quarter, and PSNR 6 dB higher."""
+    a, b = map(tensor, pair)
+    mask = torch.zeros(1, 60, 70, dtype=a.dtype)
+    mask[:, :30, :35] = 1
+    on_grey = psnr(greyed(b, mask), greyed(a, mask)).item()
+    assert on_grey == pytest.approx(psnr(b, a, mask).item() + 10 * np.log10(4), abs=1e-9)
+    assert greyed(a, mask)[0, 1, 40, 40].item() == 0.5
+    assert torch.equal(greyed(a, mask)[..., :30, :35], a[..., :30, :35])
+
+
+def test_ms_ssim_of_a_region(large: tuple[torch.Tensor, torch.Tensor]) -> None:
+    a, b = large
+    everywhere = torch.ones(1, 180, 200, dtype=a.dtype)
+    assert ms_ssim(b, a, everywhere).item() == pytest.approx(ms_ssim(b, a).item(), abs=1e-12)
+    left = everywhere.clone()
+    left[..., 100:] = 0
+    half = torch.where(left[:, None] > 0, a, b)
+    assert ms_ssim(half, a, left).item() > ms_ssim(b, a, left).item()
+    assert ms_ssim(half, a, 1 - left).item() < ms_ssim(half, a, left).item()
+    assert ms_ssim(b, a, 0 * left).isnan().all()
 
 
 def test_single_precision_is_enough(pair: tuple[np.ndarray, np.ndarray]) -> None:

@@ -103,3 +103,7 @@ class Sound:
             known = np.fromfile(self._path, "<f4", (stop - first) * SAMPLES, offset=4 * SAMPLES * first)
         before = (min(first, stop) - start) * SAMPLES
         return np.pad(known.astype(np.float32), (before, max(0, (stop - start) * SAMPLES - before - len(known))))
+
+    def part(self, first: int) -> Callable[[int, int], Float[np.ndarray, " samples"]]:
+        """The same from frame `first` on, counted from 0 again."""
+        return lambda start, stop: self(first + start, first + stop)

@@ -73,10 +73,16 @@ class Landmarks:
             return points
         return apply(self._move, points.reshape(-1, 2).astype(np.float64)).reshape(points.shape).astype(np.float32)
 
-    def placed(self, matrix: Float[np.ndarray, "2 3"], first: int) -> Landmarks:
-        """The same from frame `first` on, counted from 0 again, and through an affine map of pixels."""
+    def part(self, first: int) -> Landmarks:
+        """The same from frame `first` on, counted from 0 again."""
         other = Landmarks(self._path)
-        other._move, other._first = matrix, self._first + first
+        other._move, other._first = self._move, self._first + first
+        return other
+
+    def placed(self, matrix: Float[np.ndarray, "2 3"]) -> Landmarks:
+        """The same through an affine map of pixels."""
+        other = self.part(0)
+        other._move = matrix
         return other
 
 

@@ -4,12 +4,14 @@ Pictures are float [F, 3, H, W] in 0..1, masks float [F, H, W] in 0..1; each sco
 
 Sources: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004, with its Gaussian
 window of 11 pixels and sigma 1.5, on each colour channel, as scikit-image computes it; Wang et al., "Multiscale Structural
-Similarity for Image Quality Assessment", 2003, with its five scales and weights.
+Similarity for Image Quality Assessment", 2003, with its five scales and weights. What is called published follows the
+evaluation code of Talk3D: scikit-image's own settings (a flat window of 7 pixels, unbiased variances), and regions on grey.
 
 Letters: F frames.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -19,6 +21,7 @@ BEST_PSNR = 100.0
 """Decibels given for pictures that are equal, whose true value is infinite."""
 
 WINDOW, SIGMA = 11, 1.5
+FLAT_WINDOW = 7
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of MS-SSIM's scales, from the full size to a sixteenth of it."""
 SMALLEST = (WINDOW - 1) * 2 ** (len(SCALES) - 1)
@@ -66,12 +69,27 @@ def ssim(
     return masked_mean(ssim_map(picture, truth), None if mask is None else inner(mask))
 
 
-def ms_ssim(
+def ssim_published(
     picture: Float[Tensor, "frames 3 height width"], truth: Float[Tensor, "frames 3 height width"]
 ) -> Float[Tensor, "frames"]:
-    """Multi-scale structural similarity of whole pictures: contrast and structure at five scales, luminance at the last.
+    """Mean structural similarity of whole pictures as scikit-image computes it when nothing else is said.
 
-    NaN for pictures of 160 pixels or less, for which it is not defined. A scale that agrees less than not at all counts as 0.
+    On values of -1..1, as published: their luminance is compared around grey instead of black, which is not the same.
+    """
+    flat = [1 / FLAT_WINDOW] * FLAT_WINDOW
+    luminance, structure = _similarities(2 * picture - 1, 2 * truth - 1, flat, span=2.0, unbiased=True)
+    return (luminance * structure).mean(dim=(1, 2, 3))
+
+
+def ms_ssim(
+    picture: Float[Tensor, "frames 3 height width"],
+    truth: Float[Tensor, "frames 3 height width"],
+    mask: Float[Tensor, "frames height width"] | None = None,
+) -> Float[Tensor, "frames"]:
+    """Multi-scale structural similarity: contrast and structure at five scales, luminance at the last.
+
+    NaN for pictures of 160 pixels or less, for which it is not defined, and for masks that hold nothing at the coarsest scale.
+    A scale that agrees less than not at all counts as 0.
     """
     if min(picture.shape[-2:]) <= SMALLEST:
         return picture.new_full((len(picture),), math.nan)
@@ -79,9 +97,11 @@ def ms_ssim(
     for scale, exponent in enumerate(SCALES):
         if scale:
             picture, truth = F.avg_pool2d(picture, 2), F.avg_pool2d(truth, 2)
+            mask = None if mask is None else F.avg_pool2d(mask[:, None], 2)[:, 0]
         luminance, structure = _similarities(picture, truth)
         similar = luminance * structure if scale == len(SCALES) - 1 else structure
-        total = total * similar.mean(dim=(1, 2, 3)).clamp_min(0) ** exponent
+        pooled = masked_mean(similar.mean(dim=1), None if mask is None else inner(mask))
+        total = total * pooled.clamp_min(0) ** exponent
     return total
 
 
@@ -107,19 +127,25 @@ def ssim_map(
     return (luminance * structure).mean(dim=1)
 
 
+GAUSSIAN = [math.exp(-0.5 * ((i - WINDOW // 2) / SIGMA) ** 2) for i in range(WINDOW)]
+GAUSSIAN = [weight / sum(GAUSSIAN) for weight in GAUSSIAN]
+
+
 def _similarities(
-    picture: Float[Tensor, "frames 3 height width"], truth: Float[Tensor, "frames 3 height width"]
+    picture: Float[Tensor, "frames 3 height width"],
+    truth: Float[Tensor, "frames 3 height width"],
+    weights: Sequence[float] = GAUSSIAN,
+    span: float = 1.0,
+    unbiased: bool = False,
 ) -> tuple[Float[Tensor, "frames 3 inner_height inner_width"], Float[Tensor, "frames 3 inner_height inner_width"]]:
     """How alike luminance is around each pixel, and how alike contrast and structure together."""
-    weights = [math.exp(-0.5 * ((i - WINDOW // 2) / SIGMA) ** 2) for i in range(WINDOW)]
-    weights = [weight / sum(weights) for weight in weights]
 
     def blur(x: Tensor) -> Tensor:
         # Shifted copies added in place are ten times faster on a CPU than a convolution with one channel.
         for axis in (-1, -2):
-            size = x.shape[axis] - WINDOW + 1
+            size = x.shape[axis] - len(weights) + 1
             total = weights[0] * x.narrow(axis, 0, size)
-            for shift in range(1, WINDOW):
+            for shift in range(1, len(weights)):
                 total.add_(x.narrow(axis, shift, size), alpha=weights[shift])
             x = total
         return x
@@ -127,7 +153,10 @@ def _similarities(
     mean_a, mean_b = blur(picture), blur(truth)
     var_a, var_b = blur(picture * picture) - mean_a**2, blur(truth * truth) - mean_b**2
     covariance = blur(picture * truth) - mean_a * mean_b
-    c1, c2 = 0.01**2, 0.03**2
+    if unbiased:
+        count = len(weights) ** 2
+        var_a, var_b, covariance = (x * count / (count - 1) for x in (var_a, var_b, covariance))
+    c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
     structure = (2 * covariance + c2) / (var_a + var_b + c2)
     return luminance, structure

@@ -14,7 +14,7 @@ import platform
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -26,26 +26,21 @@ import numpy as np
 import torch
 
 from ..capture.build import Capture
-from ..capture.detect import warp
 from ..errors import ArtifactError, ScoringError
 from ..partials import partial_path, refuse_existing, remove_stale_partials
 from ..pictures import write_png
 from ..video import FPS
-from . import align, drawings, guests, page, scores
-from .claims import PROTOCOLS, Claims, read_claims
-from .film import Film, Sound, open_capture, open_video
-from .follow import follow
+from . import drawings, guests, page, scores
+from .claims import PROTOCOLS, read_claims
+from .film import Film, open_capture, open_video
 from .measures import MEASURES
+from .placing import Desk, Say, base_of, common_frames, notes_on
 from .scores import Curves, Entry, Row
 from .speech import listen
 
 MOST_EMBEDDED = 30_000_000
 """Larger films stay beside the page, bytes."""
-FEWEST = 10
-"""Frames below which nothing is scored."""
 REPORT = "report.json"
-
-Say = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -133,14 +128,14 @@ def evaluate(
     guests.invite(1, predictor)  # a predictor that cannot be used is refused before the long work
 
     with tempfile.TemporaryDirectory(prefix="talk3d-") as scratch:
-        desk = _Desk(Path(scratch), say)
-        base = _base(frames, capture, true_film, list(claims.values()))
+        desk = Desk(Path(scratch), say)
+        base = base_of(frames, capture, true_film, list(claims.values()))
         true = desk.followed(true_film.part(*base), true_film.sound, base[0])
         placed = {name: desk.placed(film, claims[name], true, base) for name, film in films.items()}
-        span = _common(placed, true, base)
+        span = common_frames(placed, true, base)
         truth_entry = true.entry(span[0], span[1])
         entries = {name: one.entry(true, *span) for name, one in placed.items()}
-        notes = _notes(placed, claims, true, capture, base)
+        notes = notes_on(placed, claims, true, capture, base)
         rows_of = dict(entries)
         if baselines:
             for film in _baselines(capture, truth_entry.film, (base[0] + span[0], base[0] + span[1]), Path(scratch)):
@@ -175,147 +170,6 @@ def evaluate(
             _write(staging, report, entries, rows_of, truth_entry, curves, command)
     say("drawing", 1.0)
     return report
-
-
-@dataclass(frozen=True)
-class _Followed:
-    """A film whose face was followed, from one of its frames on."""
-
-    film: Film
-    landmarks: Any
-    motion: Any
-    sound: Sound | None
-    sound_first: int
-    """Frame of the sound that belongs to the film's first frame."""
-
-    def entry(self, start: int, stop: int, sound: Callable[[int, int], np.ndarray] | None = None) -> Entry:
-        """A half-open range of its frames, as it is."""
-        heard = None
-        if self.sound is not None:
-            whole, first = self.sound, self.sound_first + start
-            heard = lambda a, b: whole(first + a, first + b)  # noqa: E731
-        nothing = np.array([[1.0, 0, 0], [0, 1, 0]])
-        landmarks = self.landmarks.placed(nothing, start)
-        return Entry(self.film.part(start, stop), landmarks, self.motion.part(start, stop), heard or sound)
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """A result, and how it lies on the truth's frames from the beginning of the range."""
-
-    followed: _Followed
-    place: align.Place
-    by_sound: float | None
-    """Frames of the range at which its sound begins; None if it has not the truth's sound."""
-
-    def entry(self, true: _Followed, start: int, stop: int) -> Entry:
-        """On the truth's frames of a half-open range."""
-        first = start - self.place.offset
-        plain = self.followed.entry(first, stop - self.place.offset)
-        size = true.film.size
-        film = plain.film.placed(None if self.place.resize else self.place.matrix, size)
-        covered = None
-        if not self.place.resize:
-            width, height = self.followed.film.size
-            whole = warp(np.full((height, width), 255, np.uint8), self.place.matrix, size)
-            covered = (whole == 255).astype(np.float32)
-        return Entry(film, self.followed.landmarks.placed(self.place.matrix, first), plain.motion, plain.sound, covered)
-
-
-class _Desk:
-    """Where films are followed and laid on the truth; its scratch folder holds what is too long for memory."""
-
-    def __init__(self, scratch: Path, say: Say):
-        self._scratch, self._say, self._number = scratch, say, 0
-
-    def followed(self, film: Film, sound: Path | None, first: int) -> _Followed:
-        """Follow the face in a film, whose first frame belongs to frame `first` of a sound."""
-        self._number += 1
-        landmarks_at = self._scratch / f"{self._number}.landmarks"
-        say = self._say
-        count, landmarks, motion = follow(film, landmarks_at, lambda part: say(f"tracking {film.name}", part))
-        heard = None if sound is None else Sound(sound, self._scratch / f"{self._number}.sound")
-        return _Followed(Film(film.name, film.size, count, film.frames, None), landmarks, motion, heard, first)
-
-    def placed(self, film: Film, claims: Claims, true: _Followed, base: tuple[int, int]) -> _Placed:
-        """Follow a result, and find out where and when it shows the truth."""
-        own = self.followed(film, film.sound, 0)
-        heard = None
-        if own.sound is not None and true.sound is not None:
-            seconds = align.by_sound(align.loudness(own.sound), align.loudness(true.sound))
-            heard = None if seconds is None else FPS * seconds - true.sound_first
-        if claims.frames is not None:
-            offset, by = claims.frames[0] - base[0], "its metadata"
-        elif heard is not None:
-            offset, by = round(heard), "its sound"
-        else:
-            moved = align.by_motion(own.motion, true.motion)
-            offset, by = (0, "") if moved is None else (moved, "how the head moves")
-        common = range(max(0, offset), min(true.film.count, own.film.count + offset))
-        sizes = own.film.size, true.film.size
-        if claims.frames is not None or not len(common):
-            matrix, resize = align.resizing(*sizes), True
-        else:
-            matrix, resize = align.fit(own.landmarks, true.landmarks, offset, common, sizes)
-        return _Placed(own, align.Place(offset, by, matrix, resize), heard)
-
-
-def _base(frames: tuple[int, int] | None, capture: Capture | None, film: Film, claims: Sequence[Claims]) -> tuple[int, int]:
-    """The range of true frames within which films are compared."""
-    claimed = [one.frames for one in claims if one.frames]
-    if claimed:
-        start, stop = max(a for a, _ in claimed), min(b for _, b in claimed)
-        if start >= stop:
-            raise ScoringError("The films show different frames, as their metadata says; there is nothing to compare.")
-        return start, stop
-    if frames is not None:
-        return max(0, frames[0]), min(film.count, frames[1])
-    return (0, film.count) if capture is None else capture.test
-
-
-def _common(placed: Mapping[str, _Placed], true: _Followed, base: tuple[int, int]) -> tuple[int, int]:
-    """The frames that all films show, counted from the range's beginning."""
-    start = max(0, *(one.place.offset for one in placed.values()))
-    stop = min(true.film.count, *(one.place.offset + one.followed.film.count for one in placed.values()))
-    if stop - start < FEWEST:
-        raise ScoringError(
-            f"Only {max(0, stop - start)} frames are shown by all films and lie between frames {base[0]} and {base[1] - 1} of "
-            f"the truth; at least {FEWEST} are needed. Check that all of them show the same part of the same performance."
-        )
-    return start, stop
-
-
-def _notes(
-    placed: Mapping[str, _Placed], claims: Mapping[str, Claims], true: _Followed, capture: Capture | None, base: tuple[int, int]
-) -> list[str]:
-    """What a reader must know before believing the numbers."""
-    notes = []
-    for name, one in placed.items():
-        place, film = one.place, one.followed.film
-        if claims[name].frames is None:
-            first = base[0] + place.offset
-            said = f"found from {place.by}" if place.by else "taken for granted, as neither its sound nor its motion says"
-            notes.append(f"{name}: its first frame shows frame {first} of the truth ({said}).")
-        elif one.by_sound is not None and abs(one.by_sound - place.offset) > 1:
-            late = place.offset - one.by_sound
-            notes.append(f"{name}: against what its metadata says, its sound begins {late:+.1f} frames off.")
-        if true.sound is not None and one.followed.sound is not None and one.by_sound is None:
-            notes.append(f"{name}: its sound is not the truth's, so that comparing lips frame by frame means little.")
-        if not place.resize:
-            scale, turn = np.hypot(*place.matrix[:, 0]), np.degrees(np.arctan2(place.matrix[1, 0], place.matrix[0, 0]))
-            notes.append(
-                f"{name}: laid on the truth by its face: enlarged {scale:.3f} times, turned {turn:+.1f} degrees, moved by "
-                f"({place.matrix[0, 2]:+.0f}, {place.matrix[1, 2]:+.0f}) pixels. Where it shows nothing, nothing is compared."
-            )
-        elif film.size != true.film.size:
-            (width, height), (w, h) = film.size, true.film.size
-            notes.append(f"{name}: {width}x{height}, was resized to {w}x{h}.")
-        there = film.count + min(0, place.offset)
-        if there < true.film.count - max(0, place.offset) - 1:
-            notes.append(f"{name}: shows {there} of the truth's {true.film.count} frames.")
-    if capture is None:
-        notes.append("The truth is a plain video, so it is not known whether its frames were trained on.")
-    return notes
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -17,7 +17,7 @@ from . import lips as lip_scores
 from .film import Film
 from .follow import Landmarks, Motion, lips_of
 from .guests import Guest, Hear, Look
-from .image import absolute_error, decibels, greyed, inner, masked_mean, ms_ssim, squared_error, ssim, ssim_map
+from .image import absolute_error, decibels, greyed, inner, masked_mean, ms_ssim, squared_error, ssim_map, ssim_published
 from .lips import FACE, MOUTH, Score, distances
 from .person import Flicker, blinks, expression_error, likeness, motion_spectrum, new_edges
 from .speech import Speech
@@ -138,14 +138,15 @@ class _Comparison:
 
     def row(self, frames: Mapping[str, Float[np.ndarray, " frames"]]) -> Row:
         """Scores of pictures. The squared error is pooled over all frames, as the published protocol does."""
-        row = {"ms_ssim": mean(frames["ms_ssim"])}
+        row = {"ssim_published": mean(frames["published_ssim"])}
         for region in ("", *(f"_{name}" for name in REGIONS)):
+            row[f"ms_ssim{region}"] = mean(frames[f"ms_ssim{region}"])
             row[f"psnr{region}"] = _pooled(frames[f"error{region}"])
             row[f"mae{region}"] = mean(255 * frames[f"absolute{region}"])
             row[f"ssim{region}"] = mean(frames[f"ssim{region}"])
         for region in ("face", "torso"):
-            row[f"psnr_{region}_grey"] = _pooled(frames[f"grey_error_{region}"])
-            row[f"ssim_{region}_grey"] = mean(frames[f"grey_ssim_{region}"])
+            row[f"psnr_{region}_published"] = _pooled(frames[f"published_error_{region}"])
+            row[f"ssim_{region}_published"] = mean(frames[f"published_ssim_{region}"])
         row |= {
             "headnet_distance": mean(frames["distance"]),
             "headnet_identity": mean(frames["identity"]),
@@ -275,17 +276,20 @@ def _image_scores(
         _detail(frame, inside) / max(_detail(truth, inside), 1e-6) if inside.any() else np.nan
         for frame, truth, inside in zip(frames, true, masks["face"] > 0, strict=True)
     ]
-    # Pictures that do not cover each other have no score of the whole.
-    columns = {"ms_ssim": ms_ssim(mine, other) if whole is None or bool(whole.all()) else mine.new_full((len(mine),), np.nan)}
+    if whole is not None:
+        # Windows at the edge of what is shown must not see what the film has not.
+        mine = torch.where(whole[:, None] > 0, mine, other)
     similar = ssim_map(mine, other)
+    columns = {"published_ssim": ssim_published(mine, other)}
     for name, mask in (("", whole), *((f"_{name}", mask) for name, mask in weights.items())):
         columns[f"error{name}"] = squared_error(mine, other, mask)
         columns[f"absolute{name}"] = absolute_error(mine, other, mask)
         columns[f"ssim{name}"] = masked_mean(similar, None if mask is None else inner(mask))
+        columns[f"ms_ssim{name}"] = ms_ssim(mine, other, mask)
     for name in ("face", "torso"):
         pair = greyed(mine, weights[name]), greyed(other, weights[name])
-        columns[f"grey_error_{name}"] = squared_error(*pair)
-        columns[f"grey_ssim_{name}"] = ssim(*pair)
+        columns[f"published_error_{name}"] = squared_error(*pair)
+        columns[f"published_ssim_{name}"] = ssim_published(*pair)
     return {**{name: values.double().numpy() for name, values in columns.items()}, "sharpness": np.array(sharp)}
 
 
