@@ -272,16 +272,17 @@ def _write(
 
 
 def as_table(report: Report) -> Any:
-    """The report as a rich table; print it with `rich.print`."""
+    """The report as a rich table, without intervals; print it with `rich.print`."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     count = report.frames[1] - report.frames[0]
     title = f"against {report.truth}, frames {report.frames[0]}..{report.frames[1] - 1} ({count})"
-    table = Table(title=title, caption="; ".join(report.notes))
-    table.add_column("")
+    table = Table(title=title, caption="\n".join(report.notes), box=SIMPLE_HEAD, padding=(0, 1), caption_justify="left")
+    table.add_column("", no_wrap=True)
     everything = {page.TRUTH: report.truth_row, **report.rows}
     for name in everything:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for key, measure in MEASURES.items():
         if any(key in row for row in everything.values()):
             table.add_row(
@@ -294,8 +295,7 @@ def _cell(score: scores.Score | None, count: int) -> str:
     if score is None:
         return ""
     text = "-" if score.value is None else f"{score.value:.3f}"
-    text += f" [{score.frames}]" if score.frames != count else ""
-    return text + (f" ({score.interval[0]:.3g}..{score.interval[1]:.3g})" if score.interval else "")
+    return text if score.frames == count else f"{text} [{score.frames}]"
 
 
 @contextmanager
