@@ -9,10 +9,8 @@ Nothing here knows any generator: the result is a file, and its metadata says wh
 import csv
 import json
 import platform
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +23,7 @@ import torch
 from ..capture.build import Capture
 from ..capture.track import track
 from ..errors import ArtifactError, ScoringError
-from ..partials import partial_path, refuse_existing, remove_stale_partials
+from ..partials import refuse_existing, writing_folder
 from ..pictures import write_png
 from ..video import AUDIO_RATE, FPS, VideoWriter, frames_in, probe, read_audio, read_frames, require_video
 from . import page
@@ -141,7 +139,7 @@ def evaluate(
         sheet = draw_sheet(true_frames, films, count)
     protocol = str(claims.get("protocol", "unknown"))
     report = Report(result.name, truth.name, protocol, span, checked, resized, rows, notes)
-    with _folder(output) as staging:
+    with writing_folder(output) as staging:
         write_png(staging / "sheet.png", sheet)
         (staging / "report.json").write_text(json.dumps({**asdict(report), "fps": FPS}, indent=1))
         _write_curves(staging / "frames.csv", span[0], curves)
@@ -324,19 +322,3 @@ def _worst(film: Frames, true_frames: Frames, quality: np.ndarray, first: int) -
             error = np.clip(cv2.absdiff(frame, truth).mean(axis=-1) * 4, 0, 255).astype(np.uint8)
             pictures[index] = np.hstack([truth, frame, cv2.applyColorMap(error, cv2.COLORMAP_INFERNO)[..., ::-1]])
     return [page.Moment(f"frame {first + i}, face {quality[i]:.1f} dB", pictures[i]) for i in chosen]
-
-
-@contextmanager
-def _folder(output: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `output` when all of it is there."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    remove_stale_partials(output)
-    staging = partial_path(output)
-    staging.mkdir()
-    try:
-        yield staging
-        if output.exists():
-            shutil.rmtree(output)
-        staging.rename(output)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
