@@ -79,8 +79,8 @@ LIMITS = {
     "sharpness": Limit("Laplacian energy inside the head, front 1", 0.3, least=True),
     "landmarks": Limit("from where the front's landmarks must be, % of the eyes' distance", 8.0, least=False),
     "relief": Limit("nose too far in or out, as seen from here, % of the eyes' distance", 9.0, least=False),
-    "roughness": Limit("second difference of depth between raw pixels, cm", 0.8, least=False),
-    "stray": Limit("part of the alpha that lies off the head, %", 1.0, least=False),
+    "roughness": Limit("second difference of depth between raw pixels, cm", 1.0, least=False),
+    "stray": Limit("part of the alpha that lies off the head, %", 2.0, least=False),
 }
 """The measures and their bounds.
 
