@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from .errors import ConfigError, Talk3DError
+from .errors import ConfigError, ModelMissingError, Talk3DError
 
 Video = Annotated[Path, arg(metavar="VIDEO")]
 Output = Annotated[Path, arg(aliases=["-o"])]
@@ -193,8 +193,12 @@ def train(
         talker = train_talker(person, clip, run, config, lambda part, text: report(part, text))
         save_avatar(output, person, clip, talker, config, overwrite)
     finish_run(run)
-    with _bar("Measuring views") as report:
-        views = note_views(output, Speaker(output), report)
+    try:
+        with _bar("Measuring views") as report:
+            views = note_views(output, Speaker(output), report)
+    except ModelMissingError as error:
+        print(f"note: {output} is complete, but it was not measured from which angles it holds up. {error}")
+        return
     print(f"{output}: " + (f"trusted for {views.cone}" if views.cone else "not even the front holds; train it longer"))
 
 

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from talk3d.artifacts import annotate
+from talk3d.artifacts import Avatar, annotate
 from talk3d.capture.build import Capture
 from talk3d.errors import ArtifactError, ConfigError, MediaError, NoAudioError, OutputExistsError
 from talk3d.prior.subject import Subject
@@ -136,6 +136,9 @@ def test_a_source_camera_that_is_really_outside_is_warned_of(avatar, tmp_path):
 def test_without_a_note_there_is_no_warning_and_without_a_cone_always(avatar, tmp_path):
     speaker = Speaker(avatar)
     assert outside_trusted_views(speaker, Camera.parse("85,50"), speaker.motion) is None
+    whole = noted(avatar, tmp_path, {"yaw": [-60.0, 60.0], "pitch": [-30.0, 30.0]})
+    annotate(whole, {"views": Avatar.open(whole).notes["views"] | {"failing": []}})
+    assert "nobody looked" in (outside_trusted_views(Speaker(whole), Camera.parse("70,0"), speaker.motion) or "")
     hopeless = Speaker(noted(avatar, tmp_path, None))
     assert "even from the front" in (outside_trusted_views(hopeless, Camera("front"), hopeless.motion) or "")
 

@@ -84,9 +84,9 @@ LIMITS = {
 }
 """The measures and their bounds.
 
-The evidence is thin: eight exact synthetic heads, four avatars of two synthetic people with true views, and one of these broken
-on purpose (docs/notebook.md). Exact heads keep all bounds within 45 degrees of yaw and 10 of pitch; the bounds of identity and
-landmarks cannot be closer, since HeadNet and the tracker themselves change with the angle.
+The evidence is thin: eight exact synthetic heads, five avatars of two synthetic people with true views, and one of these broken
+on purpose (docs/notebook.md). Exact heads keep all bounds up to 45 degrees of yaw and up to 10 of pitch; the bounds of identity
+and landmarks cannot be closer, since HeadNet and the tracker themselves change with the angle.
 """
 
 

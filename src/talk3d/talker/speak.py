@@ -285,12 +285,13 @@ def outside_trusted_views(speaker: Speaker, camera: Camera, motion: Motion) -> s
     cone = None if note["cone"] is None else ViewCone(*(tuple(note["cone"][axis]) for axis in ("yaw", "pitch")))
     if cone is not None and all(cone.contains(yaw, pitch) for yaw, pitch in angles.rad2deg().tolist()):
         return None
-    failing, (yaw, pitch) = ", ".join(note["failing"]), angles.abs().max(0).values.rad2deg().tolist()
+    failed = ", ".join(note["failing"]) + " failed" if note["failing"] else "nobody looked"
     if cone is None:
-        return f"This avatar does not hold up even from the front: {failing} failed when it was measured. Train it longer."
+        return f"This avatar does not hold up even from the front: {failed} when it was measured. Train it longer."
+    yaw, pitch = angles.abs().max(0).values.rad2deg().tolist()
     return (
         f"The camera goes to {yaw:.0f} degrees of yaw and {pitch:.0f} of pitch, but this avatar holds up for {cone} only. "
-        f"Its pictures were measured; beyond that {failing} failed. Stay within, or expect flaws."
+        f"Its pictures were measured; beyond that {failed}. Stay within, or expect flaws."
     )
 
 
