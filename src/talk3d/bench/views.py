@@ -345,6 +345,7 @@ def true_scores(
     The truth has cameras and a head frame of its own. Its frontal picture is posed as `prepare` would pose it, which tells by
     what angle the avatar's frame is turned; a similarity between both projections of the canonical landmarks then brings each
     true picture into the avatar's crop. A difference in perspective stays in the error. There is no true depth in the folder.
+    What counts as the head is what the segmenter takes for the person, so a shirt that only shows from above counts too.
 
     Args:
         draw: the avatar; its first moment is compared.
@@ -354,7 +355,7 @@ def true_scores(
         progress: called with the part done.
 
     Returns:
-        `views` (yaw, pitch in degrees), and for each view the mean over frames of `psnr` (dB, inside the head) and `headnet`
+        `views` (yaw, pitch in degrees), and for each view the mean over frames of `psnr` (dB, inside the person) and `headnet`
         (perceptual distance of the heads); `frames`, the number of frames.
 
     Raises:
