@@ -304,6 +304,26 @@ def test_the_truth_agrees_with_itself_and_not_with_cardboard(
         assert board["headnet"][side] > 2 * same["headnet"][side]
 
 
+@needs_tracker
+def test_a_truth_that_holds_its_head_otherwise_is_turned(head: Callable[[float, float], list[Shot]], tmp_path: Path) -> None:
+    """Pictures from 10 degrees above whose cameras say that they are from the front: the avatar is drawn from there too."""
+    canonical = load_prior(Path(bench.__file__).parents[1] / "assets" / "prior").canonical_landmarks.astype(np.float64)
+    asked = []
+    for nod in (0.0, 10.0):
+
+        def draw(yaw: float, pitch: float, nod: float = nod) -> list[Shot]:
+            asked.append((yaw, pitch))
+            return head(0.0, nod)
+
+        def nodding(yaw: float, pitch: float, nod: float = nod) -> list[Shot]:
+            return head(yaw, pitch + nod)
+
+        truth = write_truth(tmp_path / str(nod), nodding, ORBIT, [(0, 0)])
+        true_scores(draw, ORBIT, canonical, truth, lambda part: None)
+    # Landmarks of one picture tell a nod roughly: 6 degrees of these 10.
+    assert 4 < asked[1][1] - asked[0][1] < 12
+
+
 def test_a_similarity_is_recovered() -> None:
     points = np.random.default_rng(2).normal(size=(20, 2))
     wanted = np.array([[1.2, -0.5, 3.0], [0.5, 1.2, -1.0]])
