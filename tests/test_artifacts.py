@@ -23,6 +23,7 @@ from talk3d.artifacts import (
     Capture,
     Prior,
     Subject,
+    annotate,
     creating,
     load_state,
     optimizer_tensors,
@@ -85,6 +86,45 @@ def test_folder_and_zip_are_the_same_artifact(tmp_path: Path) -> None:
     assert folder.manifest["members"] == single.manifest["members"]
     with zipfile.ZipFile(tmp_path / "me.talk3d") as archive:
         assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_notes_are_added_later_and_are_no_part_of_the_identity(tmp_path: Path, zipped: bool) -> None:
+    made = make(Avatar, tmp_path / "me", zipped=zipped)
+    assert made.notes == {}
+    annotate(tmp_path / "me", {"views": {"yaw": [-30, 45]}, "other": 1})
+    annotate(tmp_path / "me", {"views": {"yaw": [-15, 15]}})
+    noted = Avatar.open(tmp_path / "me")  # which compares all members with their hashes
+    assert noted.notes == {"views": {"yaw": [-15, 15]}, "other": 1}
+    assert noted.hash == made.hash
+    assert {**noted.manifest, "notes": None} == {**made.manifest, "notes": None}
+    assert torch.equal(noted.tensors("weights.safetensors")["w"], torch.arange(6.0).reshape(2, 3))
+    assert names(tmp_path) == ["me"]
+    assert made.notes == {}  # what is open is as it was read
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_note_that_cannot_be_written_leaves_the_artifact_as_it_was(
+    tmp_path: Path, zipped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(Avatar, tmp_path / "me", zipped=zipped)
+
+    def fail(*arguments: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        annotate(tmp_path / "me", {"views": 1})
+    assert Avatar.open(tmp_path / "me").notes == {}
+    assert names(tmp_path) == ["me"]
+
+
+def test_only_artifacts_take_notes(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("no zip")
+    for path in (tmp_path / "mine.txt", tmp_path / "nothing", tmp_path):
+        with pytest.raises(ArtifactError, match="not a talk3d artifact"):
+            annotate(path, {"views": 1})
+    assert names(tmp_path) == ["mine.txt"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux shows the state of a process in /proc")

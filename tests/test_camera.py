@@ -7,6 +7,7 @@ import torch
 
 from talk3d.camera import (
     Orbit,
+    ViewCone,
     camera_from_label,
     camera_label,
     eg3d_look_at,
@@ -130,3 +131,10 @@ def test_labels_hold_row_major_matrices_and_come_back() -> None:
     back, same = camera_from_label(label)
     assert torch.equal(back, pose)
     assert torch.equal(same, intrinsics.expand(2, 3, 3))
+
+
+def test_a_cone_contains_its_ends_and_nothing_beyond() -> None:
+    cone = ViewCone((-30.0, 45.0), (-20.0, 10.0))
+    assert all(cone.contains(*view) for view in [(0, 0), (-30, -20), (45, 10), (45.4, 0)])
+    assert not any(cone.contains(*view) for view in [(-31, 0), (46, 0), (0, -21), (0, 11), (46, 11)])
+    assert str(cone) == "yaw -30 to +45, pitch -20 to +10 degrees"

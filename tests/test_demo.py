@@ -10,6 +10,8 @@ import soundfile
 import torch
 
 from talk3d import demo
+from talk3d.artifacts import Avatar
+from talk3d.bench import views
 from talk3d.personalize.cameras import CameraConfig
 from talk3d.personalize.invert import InvertConfig
 from talk3d.personalize.subject import PersonalizeConfig
@@ -37,6 +39,8 @@ def test_the_whole_demo(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "ASSETS", assets)
     monkeypatch.setattr(demo, "PersonalizeConfig", lambda: SHORT)
     monkeypatch.setattr(demo, "TrainConfig", lambda minutes: dataclasses.replace(TRAIN, minutes=minutes))
+    monkeypatch.setattr(views, "YAWS", (-15, 0, 15))
+    monkeypatch.setattr(views, "PITCHES", (-10, 0, 10))
     stages: list[str] = []
 
     def report(stage: str, part: float = 0.0) -> None:
@@ -52,7 +56,8 @@ def test_the_whole_demo(tmp_path, monkeypatch):
     scores = demo.run_demo(output, 1.0, report)
     assert "training" in stages
     assert "inverting" not in stages
-    assert {"demo.mp4", "contact-sheet.png", "source.mp4", "front.mp4", "orbit.mp4", "report"} <= {
+    assert "cone" in Avatar.open(output / "paul.talk3d").notes["views"]
+    assert {"views", "demo.mp4", "contact-sheet.png", "source.mp4", "front.mp4", "orbit.mp4", "report"} <= {
         p.name for p in output.iterdir()
     }
     size = TINY.image_resolution
@@ -61,8 +66,8 @@ def test_the_whole_demo(tmp_path, monkeypatch):
     assert film[0].shape == (size, 3 * size, 3)
     assert probe(output / "demo.mp4").audio is not None
     # The source view and the front view of a moving head are not the same picture.
-    views = np.stack(film).astype(float)
-    assert np.abs(views[:, :, :size] - views[:, :, size : 2 * size]).mean() > 1
+    pictures = np.stack(film).astype(float)
+    assert np.abs(pictures[:, :, :size] - pictures[:, :, size : 2 * size]).mean() > 1
     assert scores.frames[1] > scores.frames[0]
 
     stages.clear()

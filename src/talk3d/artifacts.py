@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from . import __version__
 from .errors import ArtifactError, CheckpointError, OutputExistsError
-from .partials import partial_path, refuse_existing, remove_stale_partials
+from .partials import partial_path, refuse_existing, remove_stale_partials, write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,6 +61,11 @@ class Artifact:
     @property
     def consent(self) -> str:
         return self.manifest["consent"]
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """What was learnt about it after it was made, by topic; no part of its identity. See `annotate`."""
+        return self.manifest.get("notes", {})
 
     @classmethod
     def open(cls: type[AnyArtifact], path: Path | str, verify: bool = True) -> AnyArtifact:
@@ -244,6 +249,37 @@ def creating(cls: type[Artifact], path: Path | str, *, overwrite: bool = False, 
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         partial_path(path, "zip").unlink(missing_ok=True)
+
+
+def annotate(path: Path, notes: Mapping[str, Any]) -> None:
+    """Add notes to an artifact on disk, replacing those of the same topics; its hash stays, as its members and config do.
+
+    Args:
+        path: the folder or zip file.
+        notes: JSON values by topic.
+
+    Raises:
+        ArtifactError: there is no artifact.
+    """
+    try:
+        manifest = json.loads(_read_member(path, MANIFEST))
+        manifest["notes"] = manifest.get("notes", {}) | dict(notes)
+    except (AttributeError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise ArtifactError(f"`{path}` is not a talk3d artifact: it has no readable {MANIFEST} ({error}).") from error
+    text = json.dumps(manifest, indent=1)
+    if path.is_dir():
+        write_whole(path / MANIFEST, text.encode())
+        return
+    # A zip cannot be changed in place: its table of contents comes last, and a kill would leave none.
+    remove_stale_partials(path)
+    partial = partial_path(path, "zip")
+    try:
+        with zipfile.ZipFile(path) as old, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as new:
+            for info in old.infolist():
+                new.writestr(info, text if info.filename == MANIFEST else old.read(info))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _seal(cls: type[Artifact], draft: Draft) -> None:

@@ -67,6 +67,24 @@ class Orbit:
         return image.reshape(len(yaw), *points.shape[:-1], 2)
 
 
+@dataclass(frozen=True)
+class ViewCone:
+    """Angles of an `Orbit` camera between which something holds; degrees, the ends belong to it."""
+
+    yaw: tuple[float, float]
+    """From the subject's right to the left."""
+    pitch: tuple[float, float]
+    """From below to above."""
+
+    def contains(self, yaw: float | int, pitch: float | int) -> bool:
+        """Whether a camera (degrees) looks from within; half a degree beyond is no difference that anyone sees."""
+        pairs = ((self.yaw, yaw), (self.pitch, pitch))
+        return all(low - 0.5 <= angle <= high + 0.5 for (low, high), angle in pairs)
+
+    def __str__(self) -> str:
+        return f"yaw {self.yaw[0]:+g} to {self.yaw[1]:+g}, pitch {self.pitch[0]:+g} to {self.pitch[1]:+g} degrees"
+
+
 def eg3d_look_at(
     yaw: Float[Tensor, "cameras"],
     pitch: Float[Tensor, "cameras"],

@@ -16,14 +16,14 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from .errors import ConfigError, Talk3DError
+from .errors import ConfigError, ModelMissingError, Talk3DError
 
 Video = Annotated[Path, arg(metavar="VIDEO")]
 Output = Annotated[Path, arg(aliases=["-o"])]
 Consent = Literal["self", "permission", "synthetic"]
 
 
-GROUPS = ("models", "heads", "prior")
+GROUPS = ("models", "heads", "prior", "bench")
 """Commands of two words."""
 
 
@@ -42,6 +42,7 @@ def main() -> None:
                 "train": train,
                 "speak": speak,
                 "evaluate": evaluate,
+                "bench views": bench_views,
                 "demo": demo,
                 "heads sheet": heads_sheet,
                 "prior train": prior_train,
@@ -175,10 +176,11 @@ def train(
         capture: where the Capture lies now, if it was moved.
         overwrite: replace an existing Avatar.
     """
+    from .bench.views import note_views
     from .capture.build import Capture
     from .partials import refuse_existing
     from .prior.subject import load_subject
-    from .talker.speak import save_avatar
+    from .talker.speak import Speaker, save_avatar
     from .talker.train import TrainConfig, finish_run, run_folder, train_talker
 
     refuse_existing(output, overwrite)
@@ -191,6 +193,13 @@ def train(
         talker = train_talker(person, clip, run, config, lambda part, text: report(part, text))
         save_avatar(output, person, clip, talker, config, overwrite)
     finish_run(run)
+    try:
+        with _bar("Measuring views") as report:
+            views = note_views(output, Speaker(output), report)
+    except ModelMissingError as error:
+        print(f"note: {output} is complete, but it was not measured from which angles it holds up. {error}")
+        return
+    print(f"{output}: " + (f"trusted for {views.cone}" if views.cone else "not even the front holds; train it longer"))
 
 
 def speak(
@@ -223,6 +232,9 @@ def speak(
     config = talker.SpeakConfig(talker.Camera.parse(camera), mark, seed)
     drive = Capture.open(sound) if sound.is_dir() else None
     speaker = talker.Speaker(avatar)
+    motion = speaker.motion if drive is None else speaker.motion_of(drive, *drive.test)
+    if warning := talker.outside_trusted_views(speaker, config.camera, motion):
+        print(f"note: {warning}")
     with _bar("Speaking") as report:
         talker.speak(speaker, sound, output, config, overwrite, lambda done, total: report(done / total, ""), drive)
 
@@ -256,6 +268,32 @@ def evaluate(
         )
     rich.print(reports.as_table(scores))
     print(f"{output / 'report.html'} shows it all: curves over time, the worst frames, the films side by side.")
+
+
+def bench_views(
+    avatar: Annotated[Positional[Path], arg(metavar="AVATAR")],
+    /,
+    output: Output,
+    truth: Path | None = None,
+    prior: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Find out from which angles an avatar holds up, and write that into it: `speak` warns of cameras beyond.
+
+    Args:
+        avatar: file made by `talk3d train`.
+        output: folder for the report: numbers, curves, a sheet of all views.
+        truth: true views of a synthetic person to compare with: a folder with views.npz and views/fIIIII_vK.webp.
+        prior: the Prior folder the avatar was made with, if not the shipped one; only the truth needs it.
+        overwrite: replace an existing report.
+    """
+    from .bench import views as bench
+    from .prior.generator import load_prior
+
+    with _bar("Looking around") as report:
+        views, scores = bench.bench_views(avatar, output, truth, load_prior(prior or shipped("prior")), overwrite, report)
+    print(bench.table(views, scores))
+    print(f"{output / 'views.png'}, {output / 'sheet.png'}")
 
 
 def demo(output: Output = Path("out/demo"), minutes: float = 5.0) -> None:

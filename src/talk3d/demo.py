@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from .bench.views import bench_views
 from .capture import build
 from .capture.build import Capture
 from .capture.frames import working_folder
@@ -68,6 +69,8 @@ def run_demo(output: Path, minutes: float, report: Progress) -> Scores:
         talker = train_talker(subject, capture, run, settings, lambda part, _: report("training", part))
         save_avatar(avatar_at, subject, capture, talker, settings, overwrite=False)
         finish_run(run)
+    if not (output / "views").exists():
+        bench_views(avatar_at, output / "views", None, prior, False, lambda part, _: report("measuring views", part))
 
     speaker = Speaker(avatar_at)
     videos = [output / f"{camera}.mp4" for camera in CAMERAS]

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import OutputExistsError
@@ -41,6 +43,22 @@ def write_whole(path: Path, data: bytes) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_folder(output: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `output` when all of it is there; an earlier `output` is replaced."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale_partials(output)
+    staging = partial_path(output)
+    staging.mkdir()
+    try:
+        yield staging
+        if output.exists():
+            shutil.rmtree(output)
+        staging.rename(output)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _runs(process: int) -> bool:

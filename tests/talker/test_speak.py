@@ -1,5 +1,6 @@
 """Speaking: any length of sound, any camera, marked output, and nothing half-written."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -8,10 +9,11 @@ import pytest
 import soundfile
 import torch
 
+from talk3d.artifacts import Avatar, annotate
 from talk3d.capture.build import Capture
 from talk3d.errors import ArtifactError, ConfigError, MediaError, NoAudioError, OutputExistsError
 from talk3d.prior.subject import Subject
-from talk3d.talker.speak import Camera, Motion, SpeakConfig, Speaker, blinks, save_avatar, speak
+from talk3d.talker.speak import Camera, Motion, SpeakConfig, Speaker, blinks, outside_trusted_views, save_avatar, speak
 from talk3d.talker.train import TrainConfig, train_talker
 from talk3d.video import probe, read_audio, read_frames
 
@@ -99,6 +101,46 @@ def test_reenacting_test_frames_is_labelled_for_scoring(avatar, tmp_path, tiny_c
     assert run(avatar, tiny_capture.root, tmp_path / "o.mp4", QUIET, tiny_capture) == stop - start
     claims = probe(tmp_path / "o.mp4").metadata["talk3d"]
     assert (claims["protocol"], claims["frames"], claims["split"]) == ("paper", [start, stop], "test")
+
+
+def noted(avatar: Path, folder: Path, cone: dict[str, list[float]] | None) -> Path:
+    """A copy of the avatar that knows its trusted views."""
+    copy = folder / "noted.talk3d"
+    copy.write_bytes(avatar.read_bytes())
+    annotate(copy, {"views": {"cone": cone, "failing": ["sharpness"], "pictures_per_view": 3}})
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("camera", "outside"),
+    [("source", False), ("front", False), ("30,0", False), ("-20,10", True), ("0,25", True), ("orbit", True)],
+)
+def test_a_camera_outside_the_trusted_views_is_warned_of_and_recorded(avatar, tmp_path, camera, outside):
+    speaker = Speaker(noted(avatar, tmp_path, {"yaw": [-15.0, 30.0], "pitch": [-10.0, 20.0]}))
+    view = Camera.parse(camera)
+    warning = outside_trusted_views(speaker, view, speaker.motion)
+    assert (warning is not None) == outside
+    if warning:
+        assert "yaw -15 to +30, pitch -10 to +20 degrees" in warning
+        assert "sharpness failed" in warning
+    speak(speaker, sound_file(tmp_path / "s.wav", 0.1), tmp_path / "o.mp4", SpeakConfig(view), False, lambda done, total: None)
+    assert probe(tmp_path / "o.mp4").metadata["talk3d"].get("outside_trusted_views", False) == outside
+
+
+def test_a_source_camera_that_is_really_outside_is_warned_of(avatar, tmp_path):
+    speaker = Speaker(noted(avatar, tmp_path, {"yaw": [-15.0, 15.0], "pitch": [-10.0, 10.0]}))
+    aside = dataclasses.replace(speaker.motion, yaw=speaker.motion.yaw + math.radians(40))
+    assert "40 degrees of yaw" in (outside_trusted_views(speaker, Camera("source"), aside) or "")
+
+
+def test_without_a_note_there_is_no_warning_and_without_a_cone_always(avatar, tmp_path):
+    speaker = Speaker(avatar)
+    assert outside_trusted_views(speaker, Camera.parse("85,50"), speaker.motion) is None
+    whole = noted(avatar, tmp_path, {"yaw": [-60.0, 60.0], "pitch": [-30.0, 30.0]})
+    annotate(whole, {"views": Avatar.open(whole).notes["views"] | {"failing": []}})
+    assert "nobody looked" in (outside_trusted_views(Speaker(whole), Camera.parse("70,0"), speaker.motion) or "")
+    hopeless = Speaker(noted(avatar, tmp_path, None))
+    assert "even from the front" in (outside_trusted_views(hopeless, Camera("front"), hopeless.motion) or "")
 
 
 def test_blocks_do_not_show(avatar):

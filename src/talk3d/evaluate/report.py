@@ -12,10 +12,8 @@ from __future__ import annotations
 import json
 import platform
 import shlex
-import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +25,7 @@ import torch
 
 from ..capture.build import Capture
 from ..errors import ArtifactError, ScoringError
-from ..partials import partial_path, refuse_existing, remove_stale_partials
+from ..partials import refuse_existing, writing_folder
 from ..pictures import write_png
 from ..video import FPS
 from . import drawings, guests, page, scores
@@ -166,7 +164,7 @@ def evaluate(
             ["talk3d", "evaluate", paths[0].name, "--truth", truth.name]
             + (["--compare", *(path.name for path in paths[1:])] if compare else [])
         )
-        with _folder(output) as staging:
+        with writing_folder(output) as staging:
             _write(staging, report, entries, rows_of, truth_entry, curves, command)
     say("drawing", 1.0)
     return report
@@ -296,19 +294,3 @@ def _cell(score: scores.Score | None, count: int) -> str:
         return ""
     text = "-" if score.value is None else f"{score.value:.3f}"
     return text if score.frames == count else f"{text} [{score.frames}]"
-
-
-@contextmanager
-def _folder(output: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `output` when all of it is there."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    remove_stale_partials(output)
-    staging = partial_path(output)
-    staging.mkdir()
-    try:
-        yield staging
-        if output.exists():
-            shutil.rmtree(output)
-        staging.rename(output)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)

@@ -21,10 +21,11 @@ from torch import Tensor
 from .. import __version__
 from ..artifacts import Avatar as AvatarArtifact
 from ..artifacts import creating
+from ..camera import ViewCone
 from ..capture.build import Capture
 from ..capture.frames import warp_plate
 from ..errors import ConfigError, NoAudioError
-from ..prior.generator import Generator, Profile, composite
+from ..prior.generator import Generator, Picture, Profile, composite
 from ..prior.subject import Subject
 from ..video import FPS, VideoWriter, read_audio_chunks
 from .audio import RATE, SAMPLES_PER_FRAME, Loudness, frame_windows
@@ -173,6 +174,37 @@ class Speaker:
         )
 
     @torch.inference_mode()
+    def move(
+        self, audio: Float[Tensor, "batch windows channels columns"], motion: Motion
+    ) -> Float[Tensor, "batch 3 features side side"]:
+        """The planes of a speaking head.
+
+        Args:
+            audio: windows of audio features around each frame.
+            motion: the head's pose, blink and place in the source picture.
+        """
+        numbers = torch.from_numpy(crop_numbers(motion.crop_from_source.double().numpy(), self.size)).float()
+        conditions = Conditions(
+            code=self.network.encoder.hear(audio),
+            blink=motion.blink,
+            rotation=torch.stack([motion.yaw, motion.pitch], -1),
+            landmark=((numbers - self.landmark_scale[0]) / self.landmark_scale[1]).clamp(-4, 4),
+        )
+        return self.planes + self.network(self.trunk, conditions)
+
+    @torch.inference_mode()
+    def look(
+        self,
+        planes: Float[Tensor, "batch 3 features side side"],
+        yaw: Float[Tensor, " batch"],
+        pitch: Float[Tensor, " batch"],
+    ) -> Picture:
+        """The head alone, from the given angles (radians)."""
+        orbit, count = self.profile.orbit, len(planes)
+        raw = self.generator.render(planes, orbit.pose(yaw, pitch), orbit.intrinsics().expand(count, 3, 3), deterministic=True)
+        return Picture(self.generator.superresolve(raw.features, raw.rgb, raw.alpha, self.ws.expand(count, -1, -1)), raw)
+
+    @torch.inference_mode()
     def draw(
         self,
         audio: Float[Tensor, "batch windows channels columns"],
@@ -186,19 +218,8 @@ class Speaker:
             motion: the head's pose, blink and place in the source picture.
             camera: yaw and pitch (radians) to look from; None looks from the source camera.
         """
-        numbers = torch.from_numpy(crop_numbers(motion.crop_from_source.double().numpy(), self.size)).float()
-        conditions = Conditions(
-            code=self.network.encoder.hear(audio),
-            blink=motion.blink,
-            rotation=torch.stack([motion.yaw, motion.pitch], -1),
-            landmark=((numbers - self.landmark_scale[0]) / self.landmark_scale[1]).clamp(-4, 4),
-        )
-        planes = self.planes + self.network(self.trunk, conditions)
         yaw, pitch = (motion.yaw, motion.pitch) if camera is None else camera.unbind(-1)
-        orbit = self.profile.orbit
-        count = len(yaw)
-        raw = self.generator.render(planes, orbit.pose(yaw, pitch), orbit.intrinsics().expand(count, 3, 3), deterministic=True)
-        image = self.generator.superresolve(raw.features, raw.rgb, raw.alpha, self.ws.expand(count, -1, -1))
+        image = self.look(self.move(audio, motion), yaw, pitch).image
         plates = np.stack([warp_plate(self.plate, c.double().numpy(), self.size) for c in motion.crop_from_source])
         background = torch.from_numpy(plates).permute(0, 3, 1, 2).float() / 127.5 - 1
         picture = composite(image, background) if self.profile.alpha else image
@@ -245,6 +266,33 @@ class Camera:
             phase = 2 * math.pi * frames / (ORBIT_SECONDS * FPS)
             return torch.stack([ORBIT_YAW * phase.sin(), ORBIT_PITCH * (2 * phase).sin()], -1)
         return torch.tensor([self.yaw, self.pitch]).expand(len(frames), 2)
+
+
+def outside_trusted_views(speaker: Speaker, camera: Camera, motion: Motion) -> str | None:
+    """A warning if the camera leaves the angles that `talk3d bench views` found the avatar to hold up from.
+
+    Args:
+        speaker: the avatar; one that was never measured gets no warning.
+        camera: where to look from.
+        motion: of the source camera, of which the mean pose counts.
+    """
+    note = speaker.artifact.notes.get("views")
+    if note is None:
+        return None
+    rest = motion.still()
+    seen = camera.at(torch.arange(round(ORBIT_SECONDS * FPS)))  # one round of an orbit
+    angles = torch.stack([rest.yaw, rest.pitch], -1) if seen is None else seen
+    cone = None if note["cone"] is None else ViewCone(*(tuple(note["cone"][axis]) for axis in ("yaw", "pitch")))
+    if cone is not None and all(cone.contains(yaw, pitch) for yaw, pitch in angles.rad2deg().tolist()):
+        return None
+    failed = ", ".join(note["failing"]) + " failed" if note["failing"] else "nobody looked"
+    if cone is None:
+        return f"This avatar does not hold up even from the front: {failed} when it was measured. Train it longer."
+    yaw, pitch = angles.abs().max(0).values.rad2deg().tolist()
+    return (
+        f"The camera goes to {yaw:.0f} degrees of yaw and {pitch:.0f} of pitch, but this avatar holds up for {cone} only. "
+        f"Its pictures were measured; beyond that {failed}. Stay within, or expect flaws."
+    )
 
 
 def blinks(frames: int, seed: int) -> Float[Tensor, " frames"]:
@@ -343,6 +391,9 @@ def speak(
 
         def motion_at(frames: Tensor) -> Motion:
             return moves[frames]
+
+    if outside_trusted_views(speaker, config.camera, speaker.motion if drive is None else moves):
+        claims["outside_trusted_views"] = True
 
     done = 0
     size = (speaker.size, speaker.size)
