@@ -201,18 +201,20 @@ def speak(
     camera: str = "source",
     mark: bool = True,
     seed: int = 0,
+    protocol: Literal["paper", "audio-only"] = "paper",
     overwrite: bool = False,
 ) -> None:
     """Let an avatar speak.
 
     Args:
         avatar: file made by `talk3d train`.
-        sound: any file with speech. Or a Capture of the same person: then its test frames are re-enacted with their own
-            sound, blinks and head motion, to be scored with `talk3d evaluate`.
+        sound: any file with speech. Or a Capture of the same person: then frames that were not trained on are re-enacted, to
+            be scored with `talk3d evaluate`: the Capture's test frames, or all frames if it is of another film.
         output: the .mp4 to write.
         camera: source (as filmed), front, orbit, or YAW,PITCH in degrees.
         mark: write a small "AI-generated" into the picture; the file's metadata says so in any case.
         seed: of the generated blinks.
+        protocol: what is taken of a Capture's frames: paper takes sound, blinks and head motion, audio-only their sound alone.
         overwrite: replace an existing video.
     """
     from .capture.build import Capture
@@ -220,7 +222,7 @@ def speak(
     from .talker import speak as talker
 
     refuse_existing(output, overwrite)
-    config = talker.SpeakConfig(talker.Camera.parse(camera), mark, seed)
+    config = talker.SpeakConfig(talker.Camera.parse(camera), mark, seed, protocol)
     drive = Capture.open(sound) if sound.is_dir() else None
     speaker = talker.Speaker(avatar)
     with _bar("Speaking") as report:
