@@ -33,7 +33,7 @@ FEWEST_CLOSURES, FEWEST_PAUSES = 50, 20
 MOMENTS = 6
 VIEWS = [(yaw, 0) for yaw in (-45, -30, -15, 0, 15, 30, 45)] + [(0, -15), (0, 15)]
 """Yaw and pitch of the side views, degrees."""
-MOST_BYTES = 6_000_000
+MOST_BYTES = 7_000_000
 CRF, KEY_FRAMES = 21, 250
 BIT_RATE = 32_000
 """Of the sound: at the writer's own choice it would be almost half of the pack."""

@@ -23,7 +23,7 @@ Output = Annotated[Path, arg(aliases=["-o"])]
 Consent = Literal["self", "permission", "synthetic"]
 
 
-GROUPS = ("models", "heads", "prior")
+GROUPS = ("models", "heads", "prior", "bench")
 """Commands of two words."""
 
 
@@ -49,6 +49,7 @@ def main() -> None:
                 "prior inspect": prior_inspect,
                 "prior evaluate": prior_evaluate,
                 "prior import": prior_import,
+                "bench truth": bench_truth,
             },
             prog="talk3d",
             args=words,
@@ -461,6 +462,39 @@ def prior_evaluate(
             f"Frechet distance of {samples} samples to renders {spread['samples']:.3f}; of other renders {spread['floor']:.3f}"
         )
     print(f"{output / 'curves.png'}, {output / 'sheet.png'}")
+
+
+def bench_truth(
+    output: Output = Path("out/truth"),
+    minutes: float = 5.0,
+    subjects: tuple[str, ...] = (),
+    pack: Path | None = None,
+    prior: Path | None = None,
+) -> None:
+    """Judge the whole path on synthetic people with exact truth: learn each from one film, score it on films of new speech.
+
+    Interrupted? Run it again; what is done is kept.
+
+    Args:
+        output: folder for everything; truth.json and sheet.png hold the results.
+        minutes: training time of each talker.
+        subjects: whom to take; default is everyone in the pack.
+        pack: folder of the films and their truth; default is the shipped one.
+        prior: a Prior folder instead of the shipped one.
+    """
+    import rich
+
+    from .bench import truth as bench
+    from .prior.generator import load_prior
+    from .talker.train import TrainConfig
+
+    films = pack or shipped("truth")
+    names = list(subjects) or bench.people_of(films)
+    config = bench.TruthBenchConfig(train=TrainConfig(minutes=minutes))
+    with _bar("Bench") as report:
+        results = bench.bench_truth(load_prior(prior or shipped("prior")), films, names, output, config, report)
+    rich.print(bench.as_table(results))
+    print(f"{output / 'truth.json'}, {output / 'sheet.png'}")
 
 
 def shipped(name: str) -> Path:
