@@ -245,7 +245,7 @@ class _Clock:
             write_json(self._path, self.seconds)
 
 
-def _means(runs: list[dict[str, Any]]) -> dict[str, Any]:
+def _means(runs: list[Any]) -> Any:
     """The same tree as that of one person, with means over the people; None if one of them lacks the number."""
     first = runs[0]
     if isinstance(first, dict):
