@@ -10,12 +10,12 @@ PYTHON ?= python3
 HEADS ?= $(or $(TALK3D_HEADS),../shared/heads)
 BIN := .venv/bin
 
-.PHONY: help setup test demo lint check demo-clip clean
+.PHONY: help setup test demo lint check demo-clip truth-pack clean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n 's/^#   //p' Makefile
-	@echo "make lint, check (lint and test), demo-clip (remake the shipped clip; HEADS=DIR), clean (.venv and caches)"
+	@echo "make lint, check (lint and test), demo-clip and truth-pack (remake what ships; HEADS=DIR), clean (.venv and caches)"
 
 setup: .venv/.models
 
@@ -48,6 +48,10 @@ check: lint test
 
 demo-clip: .venv/.installed
 	$(BIN)/python tools/make_demo_clip.py --heads $(HEADS)
+
+truth-pack: .venv/.installed
+	rm -rf src/talk3d/assets/truth
+	$(BIN)/python tools/make_truth_pack.py --heads $(HEADS)
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -206,6 +206,22 @@ def test_short_sound_is_filled_with_silence(tmp_path: Path) -> None:
     assert click_times(read_audio(path), 16000, 1) == pytest.approx([0.05], abs=0.001)
 
 
+def test_sound_of_fewer_bits_is_smaller_and_as_punctual(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = clicks(16000, 4.0, [1.0, 3.0]) + 0.05 * rng.standard_normal(64000).astype(np.float32)
+    sizes = []
+    for bits in (None, 24_000):
+        path = tmp_path / f"{bits}.mp4"
+        with VideoWriter(path, (96, 96), audio_rate=16000, audio_bit_rate=bits) as writer:
+            writer.write_audio(noise)
+            for k in range(100):
+                writer.write(coded_frame(k))
+        sizes.append(path.stat().st_size)
+        heard = read_audio(path)[:64000]
+        assert abs(int(np.argmax(np.abs(heard[:32000]))) - 16000) < 20
+    assert sizes[0] - sizes[1] > 4 * (60_000 - 30_000) / 8
+
+
 def test_stereo_48_khz_becomes_16_khz_mono(tmp_path: Path) -> None:
     tone = np.sin(2 * np.pi * 440 * np.arange(96000) / 48000)
     sound = np.stack([0.4 * tone, 0.2 * tone]).astype(np.float32)

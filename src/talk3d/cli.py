@@ -50,6 +50,7 @@ def main() -> None:
                 "prior inspect": prior_inspect,
                 "prior evaluate": prior_evaluate,
                 "prior import": prior_import,
+                "bench truth": bench_truth,
             },
             prog="talk3d",
             args=words,
@@ -210,18 +211,20 @@ def speak(
     camera: str = "source",
     mark: bool = True,
     seed: int = 0,
+    protocol: Literal["paper", "audio-only"] = "paper",
     overwrite: bool = False,
 ) -> None:
     """Let an avatar speak.
 
     Args:
         avatar: file made by `talk3d train`.
-        sound: any file with speech. Or a Capture of the same person: then its test frames are re-enacted with their own
-            sound, blinks and head motion, to be scored with `talk3d evaluate`.
+        sound: any file with speech. Or a Capture of the same person: then frames that were not trained on are re-enacted, to
+            be scored with `talk3d evaluate`: the Capture's test frames, or all frames if it is of another film.
         output: the .mp4 to write.
         camera: source (as filmed), front, orbit, or YAW,PITCH in degrees.
         mark: write a small "AI-generated" into the picture; the file's metadata says so in any case.
         seed: of the generated blinks.
+        protocol: what is taken of a Capture's frames: paper takes sound, blinks and head motion, audio-only their sound alone.
         overwrite: replace an existing video.
     """
     from .capture.build import Capture
@@ -229,7 +232,7 @@ def speak(
     from .talker import speak as talker
 
     refuse_existing(output, overwrite)
-    config = talker.SpeakConfig(talker.Camera.parse(camera), mark, seed)
+    config = talker.SpeakConfig(talker.Camera.parse(camera), mark, seed, protocol)
     drive = Capture.open(sound) if sound.is_dir() else None
     speaker = talker.Speaker(avatar)
     motion = speaker.motion if drive is None else speaker.motion_of(drive, *drive.test)
@@ -503,6 +506,39 @@ def prior_evaluate(
             f"Frechet distance of {samples} samples to renders {spread['samples']:.3f}; of other renders {spread['floor']:.3f}"
         )
     print(f"{output / 'curves.png'}, {output / 'sheet.png'}")
+
+
+def bench_truth(
+    output: Output = Path("out/truth"),
+    minutes: float = 5.0,
+    subjects: tuple[str, ...] = (),
+    pack: Path | None = None,
+    prior: Path | None = None,
+) -> None:
+    """Judge the whole path on synthetic people with exact truth: learn each from one film, score it on films of new speech.
+
+    Interrupted? Run it again; what is done is kept.
+
+    Args:
+        output: folder for everything; truth.json and sheet.png hold the results.
+        minutes: training time of each talker.
+        subjects: whom to take; default is everyone in the pack.
+        pack: folder of the films and their truth; default is the shipped one.
+        prior: a Prior folder instead of the shipped one.
+    """
+    import rich
+
+    from .bench import truth as bench
+    from .prior.generator import load_prior
+    from .talker.train import TrainConfig
+
+    films = pack or shipped("truth")
+    names = list(subjects) or bench.people_of(films)
+    config = bench.TruthBenchConfig(train=TrainConfig(minutes=minutes))
+    with _bar("Bench") as report:
+        results = bench.bench_truth(load_prior(prior or shipped("prior")), films, names, output, config, report)
+    rich.print(bench.as_table(results))
+    print(f"{output / 'truth.json'}, {output / 'sheet.png'}")
 
 
 def shipped(name: str) -> Path:

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from .bench import chain
+from .bench.chain import Progress
 from .bench.views import bench_views
-from .capture import build
-from .capture.build import Capture
-from .capture.frames import working_folder
 from .evaluate.report import Report as Scores
 from .evaluate.report import evaluate
-from .personalize.subject import PersonalizeConfig, personalize
+from .personalize.subject import PersonalizeConfig
 from .prior.generator import load_prior
-from .prior.subject import load_subject
 from .talker.audio import RATE
-from .talker.speak import Camera, SpeakConfig, Speaker, save_avatar, speak
-from .talker.train import TrainConfig, finish_run, run_folder, train_talker
+from .talker.speak import Camera, SpeakConfig, Speaker, speak
+from .talker.train import TrainConfig
 from .video import VideoWriter, read_audio, read_frames
 
 ASSETS = Path(__file__).parent / "assets"
 CAMERAS = ("source", "front", "orbit")
 SHEET_FRAMES = 8
-
-Progress = Callable[..., None]
 
 
 def run_demo(output: Path, minutes: float, report: Progress) -> Scores:
@@ -45,30 +41,9 @@ def run_demo(output: Path, minutes: float, report: Progress) -> Scores:
     capture_at, subject_at, avatar_at = output / "capture", output / "subject", output / "paul.talk3d"
     drive = ASSETS / "drive.flac"
     prior = load_prior(ASSETS / "prior")
-    if not capture_at.exists():
-        build.prepare(
-            ASSETS / "demo.mp4",
-            capture_at,
-            canonical=prior.canonical_landmarks,
-            orbit=prior.profile.orbit,
-            resolution=prior.profile.image_resolution,
-            prior_hash=prior.hash,
-            consent="synthetic",
-            progress=report,
-        )
-    capture = Capture.open(capture_at)
-    if not subject_at.exists():
-        config = PersonalizeConfig()
-        with working_folder(subject_at) as cache:
-            personalize(capture, prior, config, report, cache).save(subject_at, capture, prior, config, False)
-    if not avatar_at.exists():
-        subject = load_subject(subject_at)
-        capture.require_hash(subject.capture_hash, "Subject")
-        settings = TrainConfig(minutes=minutes)
-        run = run_folder(avatar_at)
-        talker = train_talker(subject, capture, run, settings, lambda part, _: report("training", part))
-        save_avatar(avatar_at, subject, capture, talker, settings, overwrite=False)
-        finish_run(run)
+    capture = chain.prepare(ASSETS / "demo.mp4", capture_at, prior, report)
+    chain.make_subject(capture, subject_at, prior, PersonalizeConfig(), report)
+    chain.make_avatar(capture, subject_at, avatar_at, TrainConfig(minutes=minutes), report)
     if not (output / "views").exists():
         bench_views(avatar_at, output / "views", None, prior, False, lambda part, _: report("measuring views", part))
 

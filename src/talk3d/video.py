@@ -407,6 +407,7 @@ class VideoWriter:
         gop: frames between key frames, thus the most a seek has to decode.
         causal: encode each frame without knowing the later ones, so that the start of the film does not depend on
             what follows.
+        audio_bit_rate: bits a second of the sound; the default is transparent for speech.
         overwrite: replace an existing file.
 
     Raises:
@@ -427,6 +428,7 @@ class VideoWriter:
         preset: str = "medium",
         gop: int = FPS,
         causal: bool = False,
+        audio_bit_rate: int | None = None,
         overwrite: bool = False,
     ) -> None:
         width, height = size
@@ -450,7 +452,7 @@ class VideoWriter:
         self._audio: Any = None
         if audio_rate is not None:
             self._audio = self._container.add_stream("aac", rate=audio_rate, layout="mono")
-            self._audio.bit_rate = min(128_000, 5 * audio_rate)
+            self._audio.bit_rate = audio_bit_rate or min(128_000, 5 * audio_rate)
             self._audio.format = "fltp"
         self._waiting: list[np.ndarray] = []
         self._sound_written = 0

@@ -30,7 +30,6 @@ from talk3d.bench.views import (
     note_views,
     roughness,
     sheet,
-    similarity,
     stray,
     table,
     true_scores,
@@ -322,12 +321,6 @@ def test_a_truth_that_holds_its_head_otherwise_is_turned(head: Callable[[float, 
         true_scores(draw, ORBIT, canonical, truth, lambda part: None)
     # Landmarks of one picture tell a nod roughly: 6 degrees of these 10.
     assert 4 < asked[1][1] - asked[0][1] < 12
-
-
-def test_a_similarity_is_recovered() -> None:
-    points = np.random.default_rng(2).normal(size=(20, 2))
-    wanted = np.array([[1.2, -0.5, 3.0], [0.5, 1.2, -1.0]])
-    np.testing.assert_allclose(similarity(points, points @ wanted[:, :2].T + wanted[:, 2]), wanted, atol=1e-9)
 
 
 def test_a_folder_without_views_is_no_truth(tmp_path: Path) -> None:

@@ -2,20 +2,23 @@
 
 import dataclasses
 import math
+import shutil
 from pathlib import Path
+from typing import Literal
 
+import cv2
 import numpy as np
 import pytest
 import soundfile
 import torch
 
-from talk3d.artifacts import Avatar, annotate
+from talk3d.artifacts import Avatar, annotate, creating
 from talk3d.capture.build import Capture
 from talk3d.errors import ArtifactError, ConfigError, MediaError, NoAudioError, OutputExistsError
 from talk3d.prior.subject import Subject
 from talk3d.talker.speak import Camera, Motion, SpeakConfig, Speaker, blinks, outside_trusted_views, save_avatar, speak
 from talk3d.talker.train import TrainConfig, train_talker
-from talk3d.video import probe, read_audio, read_frames
+from talk3d.video import GrayWriter, VideoWriter, probe, read_audio, read_frames
 
 QUIET = SpeakConfig(mark=False)
 
@@ -141,6 +144,89 @@ def test_without_a_note_there_is_no_warning_and_without_a_cone_always(avatar, tm
     assert "nobody looked" in (outside_trusted_views(Speaker(whole), Camera.parse("70,0"), speaker.motion) or "")
     hopeless = Speaker(noted(avatar, tmp_path, None))
     assert "even from the front" in (outside_trusted_views(hopeless, Camera("front"), hopeless.motion) or "")
+
+
+ADMITTED = ("yaw", "pitch", "blink", "crop_from_source")
+"""What protocol `paper` takes of a frame besides its sound."""
+
+
+def garbled(capture: Capture, path: Path, kept: tuple[str, ...] = ADMITTED) -> Capture:
+    """A copy with the same sound whose pictures are noise, and so are all curves but the kept ones."""
+    rng = np.random.default_rng(9)
+    size, shape = capture.resolution, (capture.count, capture.resolution, capture.resolution)
+    with creating(Capture, path) as draft:
+        draft.consent, draft.config = capture.consent, dict(capture.config)
+        for name in ("audio.flac", "report.json"):
+            shutil.copy(capture.path(name), draft.folder / name)
+        cv2.imwrite(str(draft.folder / "plate.png"), rng.integers(0, 255, capture.plate().shape, np.uint8))
+        cv2.imwrite(str(draft.folder / "plate_seen.png"), rng.integers(0, 255, capture.plate().shape[:2], np.uint8))
+        with VideoWriter(draft.folder / "frames.mp4", (size, size), crf=0) as writer:
+            for picture in rng.integers(0, 255, (*shape, 3), np.uint8):
+                writer.write(picture)
+        with GrayWriter(draft.folder / "person.mkv", (size, size)) as masks:
+            for mask in rng.integers(0, 255, shape, np.uint8):
+                masks.write(mask)
+        draft.write_tensors(
+            "track.safetensors",
+            {
+                name: torch.from_numpy(values if name in kept else values + rng.uniform(0.2, 0.6, values.shape))
+                for name, values in capture.track.items()
+            },
+        )
+    return Capture.open(path)
+
+
+def reenact(
+    avatar: Path, drive: Capture, output: Path, protocol: Literal["paper", "audio-only"], own: bool = False
+) -> np.ndarray:
+    """Frames of a re-enactment; `own` makes the avatar believe that it was trained on the drive."""
+    speaker = Speaker(avatar)
+    if own:
+        manifest = {**speaker.artifact.manifest, "parents": {**speaker.artifact.parents, "Capture": drive.hash}}
+        speaker.artifact = dataclasses.replace(speaker.artifact, manifest=manifest)
+    config = SpeakConfig(mark=False, protocol=protocol)
+    speak(speaker, drive.root, output, config, False, lambda done, total: None, drive)
+    return np.stack(list(read_frames(output)))
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["test part of the same film", "another film"])
+def test_reenactment_sees_nothing_of_the_lower_face(avatar, tmp_path, tiny_capture, own):
+    """The protocol's promise, which scores rest on: with only what it admits, the film is the same to the bit."""
+    seen = garbled(tiny_capture, tmp_path / "seen", tuple(tiny_capture.track))
+    unseen = garbled(tiny_capture, tmp_path / "unseen")
+    real = reenact(avatar, tiny_capture, tmp_path / "real.mp4", "paper", own=True)
+    paper = reenact(avatar, unseen, tmp_path / "unseen.mp4", "paper", own)
+    assert np.array_equal(paper, real if own else reenact(avatar, seen, tmp_path / "seen.mp4", "paper"))
+    for number, name in enumerate(ADMITTED):  # what is admitted does change it, or this test would prove nothing
+        without = garbled(tiny_capture, tmp_path / name, tuple(other for other in ADMITTED if other != name))
+        assert not np.array_equal(reenact(avatar, without, tmp_path / f"{number}.mp4", "paper", own), paper), name
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["test part of the same film", "another film"])
+def test_audio_only_hears_and_sees_nothing(avatar, tmp_path, tiny_capture, own):
+    seen = garbled(tiny_capture, tmp_path / "seen", tuple(tiny_capture.track))
+    unseen = garbled(tiny_capture, tmp_path / "unseen", kept=())
+    heard = reenact(avatar, seen, tmp_path / "seen.mp4", "audio-only", own)
+    assert np.array_equal(heard, reenact(avatar, unseen, tmp_path / "unseen.mp4", "audio-only", own))
+
+
+def test_another_film_is_reenacted_whole_and_says_what_it_shows(avatar, tmp_path, tiny_capture):
+    other = garbled(tiny_capture, tmp_path / "other")
+    assert other.hash != tiny_capture.hash
+    for protocol in ("paper", "audio-only"):
+        assert len(reenact(avatar, other, tmp_path / f"{protocol}.mp4", protocol)) == other.count
+        claims = probe(tmp_path / f"{protocol}.mp4").metadata["talk3d"]
+        assert claims["capture"] == tiny_capture.hash
+        assert claims["shows"] == other.hash
+        assert (claims["protocol"], claims["frames"], claims["split"]) == (protocol, [0, other.count], "test")
+
+
+def test_head_motion_of_another_camera_is_refused(avatar, tmp_path, tiny_capture, monkeypatch):
+    other = garbled(tiny_capture, tmp_path / "other")
+    monkeypatch.setattr(Capture, "plate", lambda self: np.zeros((60, 90, 3), np.uint8))
+    with pytest.raises(ConfigError, match="same camera"):
+        reenact(avatar, other, tmp_path / "o.mp4", "paper")
+    assert len(reenact(avatar, other, tmp_path / "o.mp4", "audio-only")) == other.count
 
 
 def test_blocks_do_not_show(avatar):

@@ -205,7 +205,8 @@ def bench_prior(
         raise ConfigError("At least one head must be inverted from one view.")
     if not generator.profile.alpha:
         raise ConfigError("This prior's pictures carry no alpha, so the head cannot be told from the background in them.")
-    _same_run(output, prior, pack, config)
+    effort = {"invert": asdict(config.invert), "tune": asdict(config.tune)}
+    same_run(output, {"prior": prior.hash, "heads": pack.digest, **effort})  # the number of heads may grow
     jobs = [(start, number) for start in STARTS for number in range(config.heads(start))]
     results: dict[str, dict[str, list[list[float]]]] = {}
     for done, (start, number) in enumerate(jobs):
@@ -319,13 +320,21 @@ def score(
     return {name: [round(value, 4) for value in values.tolist()] for name, values in scores.items()}, images
 
 
-def _same_run(output: Path, prior: LoadedPrior, pack: HeadPack, config: PriorBenchConfig) -> None:
-    """Results of another prior, other heads or another effort must not be mixed in; the number of heads may grow."""
-    key = {"prior": prior.hash, "heads": pack.digest, "invert": asdict(config.invert), "tune": asdict(config.tune)}
+def same_run(output: Path, key: dict[str, object]) -> None:
+    """Results of another prior, other data or another effort must not be mixed in.
+
+    Args:
+        output: the folder of results, which need not exist.
+        key: what must be the same as when the folder was begun; kept in its `run.json`.
+
+    Raises:
+        OutputExistsError: the folder holds something else.
+        ConfigError: it was begun with another key.
+    """
     path = output / "run.json"
     if not path.exists() and output.exists() and any(output.iterdir()):
         raise OutputExistsError(f"`{output}` holds something else than an earlier run of this. Choose another folder.")
-    if path.exists() and json.loads(path.read_text()) != key:
+    if path.exists() and json.loads(path.read_text()) != json.loads(json.dumps(key)):
         raise ConfigError(
             f"`{output}` holds results of another prior or of other settings. Write into another folder, or remove that one."
         )

@@ -31,6 +31,7 @@ from ..capture.mask import PersonSegmenter
 from ..capture.pose import solve_poses
 from ..capture.track import FACE_OVAL, LANDMARKS, OUTER_EYE_CORNERS, FaceTracker, interocular
 from ..errors import ConfigError, MediaError, NoFaceError
+from ..evaluate.align import similarity
 from ..heads.model import SCALE
 from ..judges.headnet import load_headnet, perceptual_distance
 from ..partials import refuse_existing, write_whole, writing_folder
@@ -408,14 +409,6 @@ def true_scores(
         progress((k + 1) / len(angles))
     psnr, headnet = scores.mean(1).T
     return {"views": angles.round(1).tolist(), "frames": len(numbers), "psnr": psnr.tolist(), "headnet": headnet.tolist()}
-
-
-def similarity(source: Float[np.ndarray, "points 2"], target: Float[np.ndarray, "points 2"]) -> Float[np.ndarray, "2 3"]:
-    """The least-squares scale, rotation and shift from points to points."""
-    a, b = source - source.mean(0), target - target.mean(0)
-    z = ((a[:, 0] + 1j * a[:, 1]).conj() @ (b[:, 0] + 1j * b[:, 1])) / np.square(a).sum()
-    linear = np.array([[z.real, -z.imag], [z.imag, z.real]])
-    return np.concatenate([linear, (target.mean(0) - linear @ source.mean(0))[:, None]], 1)
 
 
 # --------------------------------------------------------------------------------------------------------- the report

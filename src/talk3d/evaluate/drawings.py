@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from ..video import AUDIO_RATE, FPS, VideoWriter
+from .film import Film
 from .page import TRUTH, Chart, Moment
 from .scores import Curves, Entry
 
@@ -22,10 +23,10 @@ ANGLE, FEWEST = 5.0, 5
 """Degrees that are put together in curves over angle, and frames that there must be."""
 
 
-def sheet(truth: Entry, entries: Mapping[str, Entry], columns: int = 6) -> np.ndarray:
+def sheet(truth: Film, films: Sequence[Film], columns: int = 6) -> np.ndarray:
     """A contact sheet [H, W, 3]: the truth, each film, and the first one's error four times enlarged, at a few moments."""
-    moments = np.unique(np.linspace(0, truth.film.count - 1, columns).astype(int)).tolist()
-    rows = [[entry.film.at(number) for number in moments] for entry in (truth, *entries.values())]
+    moments = np.unique(np.linspace(0, truth.count - 1, columns).astype(int)).tolist()
+    rows = [[film.at(number) for number in moments] for film in (truth, *films)]
     rows.append([cv2.convertScaleAbs(cv2.absdiff(a, b), alpha=4) for a, b in zip(rows[0], rows[1], strict=True)])
     return np.vstack([np.hstack(row) for row in rows])
 

@@ -232,7 +232,7 @@ def _write(
     command: str,
 ) -> None:
     """All files of a report."""
-    write_png(folder / "sheet.png", drawings.sheet(truth, entries))
+    write_png(folder / "sheet.png", drawings.sheet(truth.film, [entry.film for entry in entries.values()]))
     facts = {
         "Truth": report.truth,
         "Frames": f"{report.frames[0]} to {report.frames[1] - 1} ({truth.film.count} of them, {FPS} a second)",

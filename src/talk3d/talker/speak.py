@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -318,6 +318,8 @@ class SpeakConfig:
     """Write a small visible mark into the picture."""
     seed: int = 0
     """Of the generated blinks."""
+    protocol: Literal["paper", "audio-only"] = "paper"
+    """What is taken of a capture's frames: `paper` takes sound, head motion and blinks, `audio-only` the sound alone."""
 
 
 def speak(
@@ -335,13 +337,15 @@ def speak(
         speaker: the avatar.
         sound: any file with sound; or, with `drive`, ignored.
         output: the .mp4 file.
-        config: camera, mark, seed.
+        config: camera, mark, seed, protocol.
         overwrite: replace an existing output.
         progress: called with (frames done, frames in all or None).
-        drive: speak this capture's test frames instead, with their own sound, blinks and head motion (self-driven
-            reconstruction, the paper's protocol).
+        drive: re-enact frames of this capture that were not trained on: the test part of the one that the avatar was
+            trained on, or all of another film of the same person by the same camera. By default with their own sound,
+            blinks and head motion (self-driven reconstruction, the paper's protocol).
 
     Raises:
+        ConfigError: the other film has another picture size than the one that was trained on.
         NoAudioError: there is no sound, or not even one frame of it.
         MediaError: the sound cannot be read.
         OutputExistsError: the output exists.
@@ -350,7 +354,7 @@ def speak(
         "avatar": speaker.artifact.hash,
         "capture": speaker.artifact.parents["Capture"],
         "camera": config.camera.kind,
-        "protocol": "paper" if drive else "audio-only",
+        "protocol": config.protocol if drive else "audio-only",
     }
     metadata = {
         "generator": f"talk3d {__version__}",
@@ -368,31 +372,39 @@ def speak(
         windows = frame_windows(read_audio_chunks(sound), loudness.gain, speaker.audio)
         blocks = _audio_blocks(windows, speaker.network.config.tokens.windows)
         chunks = read_audio_chunks(sound)
-        fixed = speaker.motion.still()
-        generated = blinks(total, config.seed)
-
-        def motion_at(frames: Tensor) -> Motion:
-            if config.camera.kind == "source":
-                moving = speaker.motion.ping_pong(frames)
-            else:
-                moving = fixed[torch.zeros(len(frames), dtype=torch.long)]
-            return dataclasses.replace(moving, blink=generated[frames])
+        moves = None
     else:
-        start, stop = drive.test
-        claims |= {"frames": [start, stop], "split": "test"}
+        own = drive.hash == speaker.artifact.parents["Capture"]
+        start, stop = drive.test if own else (0, drive.count)
+        heard_in = drive.train if own else (start, stop)
+        claims |= {"shows": drive.hash, "frames": [start, stop], "split": "test"}
         whole = drive.audio()
-        gain = Loudness.of([whole[drive.train[0] * SAMPLES_PER_FRAME : drive.train[1] * SAMPLES_PER_FRAME]]).gain
+        gain = Loudness.of([whole[heard_in[0] * SAMPLES_PER_FRAME : heard_in[1] * SAMPLES_PER_FRAME]]).gain
         all_windows = torch.cat(list(frame_windows([whole], gain, speaker.audio)))
         heard = audio_neighbourhood(all_windows, torch.arange(start, stop), speaker.network.config.tokens.windows)
         blocks = iter(heard.split(BATCH))
         total = stop - start
         chunks = iter([whole[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]])
-        moves = speaker.motion_of(drive, start, stop)
+        moves = speaker.motion_of(drive, start, stop) if config.protocol == "paper" else None
+        if moves is not None and speaker.plate.shape != drive.plate().shape:
+            raise ConfigError(
+                f"`{drive.root}` has another picture size than the film the avatar was trained on, so its head motion means "
+                "nothing here. Use a film by the same camera, or `--protocol audio-only`."
+            )
 
-        def motion_at(frames: Tensor) -> Motion:
+    fixed = speaker.motion.still()
+    generated = blinks(total, config.seed)
+
+    def motion_at(frames: Tensor) -> Motion:
+        if moves is not None:
             return moves[frames]
+        if config.camera.kind == "source":
+            moving = speaker.motion.ping_pong(frames)
+        else:
+            moving = fixed[torch.zeros(len(frames), dtype=torch.long)]
+        return dataclasses.replace(moving, blink=generated[frames])
 
-    if outside_trusted_views(speaker, config.camera, speaker.motion if drive is None else moves):
+    if outside_trusted_views(speaker, config.camera, speaker.motion if moves is None else moves):
         claims["outside_trusted_views"] = True
 
     done = 0
