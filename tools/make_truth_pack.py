@@ -7,6 +7,8 @@
 import argparse
 import hashlib
 import json
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from talk3d.heads.subject import perform, write_script
 from talk3d.video import VideoWriter
 
 PACK = Path(__file__).parents[1] / "src" / "talk3d" / "assets" / "truth"
-SIZE, FPS = 256, 25
+SIZE, FPS, DEPTH_SIZE = 256, 25, 64
 ORBIT = Orbit(pivot=(0.0, 0.0, 0.15), focal=2.75)
 LEAD = 0.5
 """Seconds of silence before and after speech."""
@@ -227,10 +229,14 @@ def room(wall: tuple[int, int, int], seed: int) -> np.ndarray:
     return np.clip(cv2.GaussianBlur(picture, (0, 0), 3.0), 0, 255).astype(np.uint8)
 
 
-def make_film(person: Person, name: str, pack: HeadPack, speak: Synthesiser, folder: Path) -> None:
-    """Write one film with its truth, and for the test film its side views."""
+def make_film(who: str, name: str, heads: Path | None, folder: Path) -> None:
+    """Write one film with its truth, and for the test film its side views.
+
+    To be run in a process of its own: what espeak-ng says depends on what it has said before.
+    """
+    person, pack = PEOPLE[who], HeadPack(heads)
     film = person.films[name]
-    sound, events = speak(film.text, film.voice, film.speed)
+    sound, events = Synthesiser(IPA)(film.text, film.voice, film.speed)
     quiet = np.zeros(round(LEAD * RATE), np.float32)
     sound = np.concatenate([quiet, sound, quiet]) * 0.8
     events = [(time + LEAD, sign) for time, sign in events]
@@ -280,20 +286,31 @@ def moments_of(gaps: np.ndarray, blink: np.ndarray) -> list[int]:
 
 
 def write_views(folder: Path, moments: list[tuple[int, HeadParameters]], pack: HeadPack, background: np.ndarray) -> None:
-    """`views.npz` and `views/fIIIII_vK.webp`: moment I from camera K. The background does not move with the camera."""
+    """`views.npz`, `views/fIIIII_vK.webp`: moment I from camera K, and `views_depth.npz`: distances along the rays in scene
+    units, of the first moment. The background does not move with the camera."""
     yaw, pitch = (np.radians(angles).astype(np.float32) for angles in np.array(VIEWS).T)
     cameras = ORBIT.pose(torch.from_numpy(yaw), torch.from_numpy(pitch)).numpy()
     intrinsics = ORBIT.intrinsics().numpy()
     np.savez_compressed(folder / "views.npz", yaw=yaw, pitch=pitch, cam2world=cameras, intrinsics=intrinsics)
     (folder / "views").mkdir()
+    depths = []
     for index, looks in moments:
         head = pack.build(looks)
         for number, camera in enumerate(cameras):
             picture = render_head(head, pack, camera, intrinsics, SIZE)
+            if index == moments[0][0]:  # lips hardly change the shape of a head
+                depths.append(thinned(picture.depth))
             cover = picture.alpha[..., None].astype(np.float32) / 255
             rgb = np.clip(picture.rgb + (1 - cover) * background + 0.5, 0, 255).astype(np.uint8)
             path = folder / "views" / f"f{index:05d}_v{number}.webp"
             cv2.imwrite(str(path), rgb[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, 90])
+    np.savez_compressed(folder / "views_depth.npz", depth=np.stack(depths), frame=moments[0][0])
+
+
+def thinned(depth: np.ndarray) -> np.ndarray:
+    """Every fourth distance along the rays, at the middle of four by four pixels; NaN where there is no head."""
+    step = SIZE // DEPTH_SIZE
+    return np.where(np.isfinite(depth), depth, np.nan)[step // 2 :: step, step // 2 :: step].astype(np.float16)
 
 
 def facts_of(person: Person, name: str, folder: Path) -> dict[str, object]:
@@ -330,19 +347,22 @@ def write_manifest(person: Person, pack: HeadPack, folder: Path) -> None:
 
 
 def main() -> None:
-    """Write everything about the asked-for people; several processes may share the work."""
+    """Write everything about the asked-for people."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--heads", default=None)
+    parser.add_argument("--heads", type=Path, default=None)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--people", nargs="+", choices=list(PEOPLE), default=list(PEOPLE))
     parser.add_argument("--output", type=Path, default=PACK, help="must not hold these people yet")
     arguments = parser.parse_args()
-    pack, speak = HeadPack(arguments.heads), Synthesiser(IPA)
     for name in arguments.people:
-        folder = arguments.output / name
-        folder.mkdir(parents=True)
-        for film in PEOPLE[name].films:
-            make_film(PEOPLE[name], film, pack, speak, folder)
-        write_manifest(PEOPLE[name], pack, folder)
+        (arguments.output / name).mkdir(parents=True)
+    films = [(name, film, arguments.heads, arguments.output / name) for name in arguments.people for film in PEOPLE[name].films]
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments.workers, fresh, max_tasks_per_child=1) as pool:
+        for made in [pool.submit(make_film, *film) for film in films]:
+            made.result()
+    for name in arguments.people:
+        write_manifest(PEOPLE[name], HeadPack(arguments.heads), arguments.output / name)
     size = sum(path.stat().st_size for path in arguments.output.rglob("*") if path.is_file())
     print(f"{size / 1e6:.2f} MB")
     assert size <= MOST_BYTES

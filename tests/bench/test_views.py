@@ -23,6 +23,7 @@ from talk3d.bench.views import (
     Views,
     bench_views,
     curves,
+    depth_error,
     largest_cone,
     lift,
     measure_shot,
@@ -271,6 +272,8 @@ def write_truth(folder: Path, draw: Callable[[float, float], list[Shot]], orbit:
         cam2world=orbit.pose(yaw, pitch).numpy(),
         intrinsics=orbit.intrinsics().numpy(),
     )
+    depths = np.stack([draw(float(y), float(p))[0].depth for y, p in angles])
+    np.savez(folder / "views_depth.npz", depth=np.where(depths < 3.15, depths, np.nan).astype(np.float16))
     return folder
 
 
@@ -301,6 +304,8 @@ def test_the_truth_agrees_with_itself_and_not_with_cardboard(
     for side in (0, 2):
         assert board["psnr"][side] < same["psnr"][side] - 4
         assert board["headnet"][side] > 2 * same["headnet"][side]
+    assert max(same["depth"]) < 0.8  # cm: where hair ends in front of the neck, a pixel's shift is several
+    assert min(board["depth"][0], board["depth"][2]) > 3 * max(same["depth"][0], same["depth"][2])
 
 
 @needs_tracker
@@ -321,6 +326,20 @@ def test_a_truth_that_holds_its_head_otherwise_is_turned(head: Callable[[float, 
         true_scores(draw, ORBIT, canonical, truth, lambda part: None)
     # Landmarks of one picture tell a nod roughly: 6 degrees of these 10.
     assert 4 < asked[1][1] - asked[0][1] < 12
+
+
+def test_depth_is_compared_where_both_heads_are_each_about_its_own_median() -> None:
+    """Half of a disc stands 2 cm out of the true plane, about whose middle that is 1 cm everywhere."""
+    flat = disc()
+    count = 2 * len(flat.depth)
+    x, y = np.meshgrid((np.arange(count) + 0.5) / count, (np.arange(count) + 0.5) / count)
+    true = np.where((x - 0.5) ** 2 + (y - 0.5) ** 2 < 0.3**2, 2.7, np.nan) - np.where(x > 0.5, 2.0, 0.0) * SCALE
+    here = np.array([[1.0, 0, 0], [0, 1, 0]])
+    assert depth_error(flat, true.astype(np.float32), here) == pytest.approx(1.0, abs=0.1)
+    plane = np.where(np.isfinite(true), 2.9, np.nan).astype(np.float32)
+    assert depth_error(flat, plane, here) == pytest.approx(0, abs=1e-4)
+    away = np.array([[1.0, 0, 0.9], [0, 1, 0]])
+    assert np.isnan(depth_error(flat, plane, away))
 
 
 def test_a_folder_without_views_is_no_truth(tmp_path: Path) -> None:

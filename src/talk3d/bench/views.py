@@ -345,19 +345,20 @@ def true_scores(
 
     The truth has cameras and a head frame of its own. Its frontal picture is posed as `prepare` would pose it, which tells by
     what angle the avatar's frame is turned; a similarity between both projections of the canonical landmarks then brings each
-    true picture into the avatar's crop. A difference in perspective stays in the error. There is no true depth in the folder.
+    true picture into the avatar's crop. A difference in perspective stays in the error.
     What counts as the head is what the segmenter takes for the person, so a shirt that only shows from above counts too.
 
     Args:
         draw: the avatar; its first moment is compared.
         orbit: the avatar's camera.
         canonical: landmarks of the prior that the avatar was made with.
-        folder: `views.npz` (yaw, pitch in radians, cam2world, intrinsics of the views) and `views/fIIIII_vK.webp`.
+        folder: `views.npz` (yaw, pitch in radians, cam2world, intrinsics of the views) and `views/fIIIII_vK.webp`; and, if it
+            is known, `views_depth.npz` with `depth` [views, n, n], distances along the rays, scene units, NaN beside the head.
         progress: called with the part done.
 
     Returns:
         `views` (yaw, pitch in degrees), and for each view the mean over frames of `psnr` (dB, inside the person) and `headnet`
-        (perceptual distance of the heads); `frames`, the number of frames.
+        (perceptual distance of the heads); `frames`, the number of frames; with true depth also `depth` (`depth_error`, cm).
 
     Raises:
         MediaError: the folder holds no true views.
@@ -387,12 +388,18 @@ def true_scores(
     ours_from_front = orbit.pose(*torch.from_numpy(offset)[:, None])[0, :3, :3].numpy()
     turned = canonical @ (cameras[front][:3, :3] @ ours_from_front.T).T  # [468, 3] in the truth's frame
 
+    depths_at = folder / "views_depth.npz"
+    depths = np.load(depths_at)["depth"].astype(np.float32) if depths_at.is_file() else None
+    apart: list[float] = []
+
     segment, scores = PersonSegmenter(), np.zeros((len(angles), len(numbers), 2))
     for k, view in enumerate(angles + np.degrees(offset) - angles[front]):
         shot = draw(float(view[0]), float(view[1]))[0]
         size = len(shot.rgb)
         here = orbit.project(torch.from_numpy(canonical).double(), *torch.from_numpy(np.radians(view))[:, None])[0].numpy()
         local = (turned - cameras[k][:3, 3]) @ cameras[k][:3, :3] @ intrinsics.T
+        if depths is not None:
+            apart.append(depth_error(shot, depths[k], similarity(local[:, :2] / local[:, 2:], here)))
         for i, number in enumerate(numbers):
             true = picture(number, k)
             crop = similarity(local[:, :2] / local[:, 2:] * len(true), here * size)
@@ -408,7 +415,28 @@ def true_scores(
             scores[k, i] = -10 * math.log10(max(error, 1e-10)), distance
         progress((k + 1) / len(angles))
     psnr, headnet = scores.mean(1).T
-    return {"views": angles.round(1).tolist(), "frames": len(numbers), "psnr": psnr.tolist(), "headnet": headnet.tolist()}
+    found = {"views": angles.round(1).tolist(), "frames": len(numbers), "psnr": psnr.tolist(), "headnet": headnet.tolist()}
+    return found | ({"depth": apart} if depths is not None else {})
+
+
+def depth_error(shot: Shot, truth: Float[np.ndarray, "n n"], ours_from_true: Float[np.ndarray, "2 3"]) -> float:
+    """Mean absolute difference of two heads' depths where both are, each about its own median, in centimetres.
+
+    Args:
+        shot: the avatar's picture.
+        truth: true distances along the rays, scene units, NaN beside the head.
+        ours_from_true: from the true picture to the avatar's, both 0..1 from border to border.
+    """
+    size, count = len(shot.depth), len(truth)
+    crop = ours_from_true * [[size / count, size / count, size]]
+    crop[:, 2] += crop[:, :2].sum(1) * 0.5 - 0.5  # OpenCV counts from pixel centres
+    true = cv2.warpAffine(truth, crop, (size, size), flags=cv2.INTER_NEAREST, borderValue=math.nan)
+    solid = cv2.resize(shot.alpha, (size, size), interpolation=cv2.INTER_AREA) > 0.95
+    both = np.isfinite(true) & solid
+    if not both.any():
+        return math.nan
+    mine, other = shot.depth[both], true[both]
+    return float(np.abs(mine - np.median(mine) - (other - np.median(other))).mean() / SCALE)
 
 
 # --------------------------------------------------------------------------------------------------------- the report
@@ -495,9 +523,11 @@ def table(views: Views, scores: dict[str, Any] | None) -> str:
     lines += [f"  {name}: {LIMITS[name].means}" for name in views.failing()]
     if scores:
         lines.append(f"{'truth':10}" + "".join(f"{f'{yaw:+.0f},{pitch:+.0f}':>8}" for yaw, pitch in scores["views"]))
-        for name, digits in (("psnr", 2), ("headnet", 3)):
-            lines.append(f"{name:10}" + "".join(f"{value:8.{digits}f}" for value in scores[name]))
-        lines.append(f"{scores['frames']} true frames a view; the truth holds no depth.")
+        for name, digits in (("psnr", 2), ("headnet", 3), ("depth", 2)):
+            if name in scores:
+                lines.append(f"{name:10}" + "".join(f"{value:8.{digits}f}" for value in scores[name]))
+        depth = "depth in cm, of one frame" if "depth" in scores else "the truth holds no depth"
+        lines.append(f"{scores['frames']} true frames a view; {depth}.")
     return "\n".join(lines)
 
 
