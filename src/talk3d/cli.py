@@ -248,6 +248,7 @@ def evaluate(
     truth: Path,
     output: Output,
     compare: tuple[Path, ...] = (),
+    frames: tuple[int, int] | None = None,
     shape_predictor: Path | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -258,6 +259,7 @@ def evaluate(
         truth: the real video of the same performance, or the Capture it came from.
         output: folder for the report.
         compare: more videos, to be scored beside it.
+        frames: first frame of the truth to compare (at 25 a second) and the one after the last; found out by itself as a rule.
         shape_predictor: your own dlib file with 68 points, for the landmark distance that needs one.
         overwrite: replace an existing report.
     """
@@ -267,7 +269,14 @@ def evaluate(
 
     with _bar("Evaluating") as report:
         scores = reports.evaluate(
-            result, truth, output, compare=compare, predictor=shape_predictor, progress=report, overwrite=overwrite
+            result,
+            truth,
+            output,
+            compare=compare,
+            frames=frames,
+            predictor=shape_predictor,
+            progress=report,
+            overwrite=overwrite,
         )
     rich.print(reports.as_table(scores))
     print(f"{output / 'report.html'} shows it all: curves over time, the worst frames, the films side by side.")

@@ -109,6 +109,28 @@ def require_video(path: Path | str) -> VideoInfo:
     return info.video
 
 
+def count_frames(path: Path | str) -> int:
+    """How many frames `read_frames` will give, from the packets' own times: containers may declare no length, or a wrong one.
+
+    Raises:
+        MediaError: as `require_video`.
+    """
+    info = require_video(path)
+    with _opened(Path(path)) as container:
+        stream = _video_stream(container)
+        first, end, packets = None, 0.0, 0
+        try:
+            for packet in container.demux(stream):
+                if packet.pts is not None and packet.time_base is not None:
+                    time = float(packet.pts * packet.time_base)
+                    first = time if first is None else min(first, time)
+                    end = max(end, time + float((packet.duration or 0) * packet.time_base or 1 / info.fps))
+                packets += packet.size > 0
+        except av.FFmpegError:
+            pass  # reading will say where it is damaged
+    return frames_in(end - first) if first is not None else frames_in(packets / info.fps)
+
+
 def check_complete(path: Path | str) -> None:
     """Walk through a file's packets without decoding them, to find a cut-off file before any expensive work.
 

@@ -92,9 +92,27 @@ def test_head_motion_tells_the_offset(offset: int) -> None:
 
 def test_other_motion_tells_nothing() -> None:
     assert by_motion(motion(1), motion(2)) is None
-    assert by_motion(motion(1), motion(1)) is None  # no shift beats none
+    assert by_motion(motion(1), motion(1)) == 0
     still = Motion(np.ones(300), np.ones(300), np.zeros((300, 6)), np.ones((300, 7)))
     assert by_motion(still, motion(1)) is None
+
+
+def wandering(seed: int, count: int) -> Motion:
+    """A head as slow as heads are, which moves sideways as it turns."""
+    rng = np.random.default_rng(seed)
+    slow = [np.convolve(rng.normal(size=count + 60), np.hanning(61), "valid")[:count] for _ in range(4)]
+    pose = np.stack([slow[0], slow[1], 0.1 * slow[2], 0.1 * slow[3], slow[0] + 0.5 * slow[2], slow[1] + 0.5 * slow[3]], 1)
+    return Motion(np.ones(count), np.ones(count), pose, np.ones((count, 7)))
+
+
+def test_slow_heads_that_have_nothing_to_do_with_each_other_have_no_place() -> None:
+    """Of a hundred shifts one always fits best; it must stand out. Heads that are alike still find each other."""
+    placed = [
+        by_motion(wandering(seed, count), wandering(1000 + seed, count)) for seed in range(30) for count in (80, 150, 250)
+    ]
+    assert sum(place is not None for place in placed) <= 2
+    alike = [by_motion(shown_from(wandering(seed, 250), 12, 200), wandering(seed, 250)) for seed in range(10)]
+    assert alike.count(12) >= 8
 
 
 def on_disk(path: Path, points: np.ndarray) -> Landmarks:
@@ -119,6 +137,35 @@ def test_a_planted_crop_is_found_through_talking_and_lost_frames(tmp_path: Path)
     assert not resize
     corners = np.array([[0, 0], [256, 0], [0, 256], [256, 256.0]])
     assert np.abs(apply(matrix, corners) - apply(planted, corners)).max() < 2
+
+
+@pytest.mark.parametrize("wild", [5.0, 15.0, 30.0])
+def test_a_head_that_moves_on_its_own_does_not_shrink_the_picture(tmp_path: Path, wild: float) -> None:
+    """As in films that were driven by sound alone: same framing, other motion."""
+    rng = np.random.default_rng(6)
+    face = rng.uniform(100, 220, (468, 2))
+    mine, true = (face + rng.normal(0, wild, (200, 1, 2)) + rng.normal(0, 0.3, (200, 468, 2)) for _ in range(2))
+    one, other = on_disk(tmp_path / "a", mine), on_disk(tmp_path / "b", true)
+    matrix, resize = fit(one, other, 0, range(200), ((320, 320), (320, 320)))
+    assert resize
+    assert np.array_equal(matrix, [[1, 0, 0], [0, 1, 0]])
+    zoomed = on_disk(tmp_path / "c", (mine - 160) * 1.4 + 150)
+    matrix, resize = fit(zoomed, other, 0, range(200), ((320, 320), (320, 320)))
+    assert not resize
+    assert np.hypot(*matrix[:, 0]) == pytest.approx(1 / 1.4, rel=0.01)
+
+
+def test_a_crop_by_one_percent_is_undone_and_a_squash_is_a_resize(tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    truth = rng.uniform(500, 700, (468, 2)) + rng.normal(0, 5, (60, 1, 2))
+    true = on_disk(tmp_path / "a", truth)
+    cropped = on_disk(tmp_path / "b", truth * 1.01 + 3 + rng.normal(0, 0.5, truth.shape))
+    matrix, resize = fit(cropped, true, 0, range(60), ((1280, 720), (1280, 720)))
+    assert not resize
+    squashed = on_disk(tmp_path / "c", truth * [0.4, 512 / 720] + rng.normal(0, 0.3, truth.shape))
+    matrix, resize = fit(squashed, true, 0, range(60), ((512, 512), (1280, 720)))
+    assert resize
+    assert np.array_equal(matrix, resizing((512, 512), (1280, 720)))
 
 
 def test_another_size_alone_is_a_plain_resize(tmp_path: Path) -> None:

@@ -6,14 +6,16 @@ import torch
 import torch.nn.functional as F
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from talk3d.evaluate import image
 from talk3d.evaluate.image import (
     BEST_PSNR,
+    SMALLEST,
     absolute_error,
+    decibels,
     greyed,
-    ms_ssim,
-    psnr,
+    inner,
+    masked_mean,
     squared_error,
-    ssim,
     ssim_map,
     ssim_published,
 )
@@ -38,6 +40,19 @@ def large() -> tuple[torch.Tensor, torch.Tensor]:
     scales = [torch.rand(1, 3, 180 // k, 200 // k, generator=noise, dtype=torch.float64) for k in (1, 2, 4, 10, 20)]
     picture = torch.stack([F.interpolate(x, (180, 200), mode="bilinear") for x in scales]).mean(0)
     return picture, (picture + 0.1 * torch.randn(picture.shape, generator=noise, dtype=picture.dtype)).clamp(0, 1)
+
+
+def psnr(picture: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    return decibels(squared_error(picture, truth, mask))
+
+
+def ssim(picture: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    return masked_mean(ssim_map(picture, truth), None if mask is None else inner(mask))
+
+
+def ms_ssim(picture: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    (score,) = image.ms_ssim(picture, truth, [mask])
+    return score
 
 
 def tensor(picture: np.ndarray) -> torch.Tensor:
@@ -75,7 +90,8 @@ def test_ms_ssim_looks_at_what_blur_leaves(large: tuple[torch.Tensor, torch.Tens
     assert ms_ssim(a, a).item() == pytest.approx(1)
     assert scores == sorted(scores, reverse=True)
     assert all(score > ssim(x, a).item() for score, x in zip(scores, blurred, strict=True))
-    assert ms_ssim(a[..., :160], a[..., :160]).isnan().all()
+    assert ms_ssim(a[..., : SMALLEST - 1], a[..., : SMALLEST - 1]).isnan().all()
+    assert ms_ssim(a[..., :SMALLEST], a[..., :SMALLEST]).item() == pytest.approx(1)
 
 
 def test_the_published_ssim_is_scikit_images_own(pair: tuple[np.ndarray, np.ndarray]) -> None:
@@ -105,6 +121,8 @@ def test_ms_ssim_of_a_region(large: tuple[torch.Tensor, torch.Tensor]) -> None:
     assert ms_ssim(half, a, left).item() > ms_ssim(b, a, left).item()
     assert ms_ssim(half, a, 1 - left).item() < ms_ssim(half, a, left).item()
     assert ms_ssim(b, a, 0 * left).isnan().all()
+    together = image.ms_ssim(b, a, [None, left, 1 - left])
+    assert [x.item() for x in together] == [ms_ssim(b, a, mask).item() for mask in (None, left, 1 - left)]
 
 
 def test_single_precision_is_enough(pair: tuple[np.ndarray, np.ndarray]) -> None:

@@ -86,6 +86,8 @@ def test_the_best_is_the_best_for_its_measure(best: str, winner: set[str]) -> No
     assert best_of({"a": 1.0}, "high") == set()
     assert best_of({"a": 0.5, "b": 1.5, "c": 4.0}, "truth", 1.2) == {"b"}
     assert best_of({"a": 0.5, "b": 1.5}, "truth") == set()
+    assert best_of({"a": -2.0, "b": 2.0, "c": 5.0}, "zero") == {"a", "b"} == best_of({"b": 2.0, "a": -2.0, "c": 5.0}, "zero")
+    assert best_of({"a": 1.0, "b": 3.0, "c": 9.0}, "truth", 2.0) == {"a", "b"}
 
 
 def test_bold_marks_the_winner_and_unknown_values_never_win() -> None:
@@ -97,6 +99,16 @@ def test_bold_marks_the_winner_and_unknown_values_never_win() -> None:
     assert [mark for mark, _ in cells["PSNR, face "]] == ["best", ""]
     assert [mark for mark, _ in cells["Face distance (LMD-468) "]] == ["", "best"]
     assert [mark for mark, _ in cells["Blinks "]] == ["best", ""]  # the truth's own 0.4 is nearer to 0.5
+
+
+def test_who_was_spared_the_hard_frames_is_not_best() -> None:
+    spared = row(0.25, mouth_distance=Score(0.1, 40), blink_depth=Score(0.3, 2))
+    text = page({"a": row(0.5, blink_depth=Score(0.9, 9)), "b": spared}, truth={"blink_depth": Score(0.35, 9)})
+    marked = dict(re.findall(r"<tr><th title='[^']*'>([^<]*).*?</th>(.*?)</tr>", text))
+    classes = {title: re.findall(r"<td class='(best)?'>", rest) for title, rest in marked.items()}
+    assert classes["Face distance (LMD-468) "] == ["", "best"]
+    assert classes["Blinks, completeness → truth"] == ["", "best"]  # these are events, of which one may have fewer
+    assert "best" not in re.findall(r"<th title='40 lip[^>]*>.*?</tr>", text)[0].split("0.100")[1]
 
 
 def test_intervals_and_missing_frames_are_said() -> None:

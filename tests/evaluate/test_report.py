@@ -119,7 +119,7 @@ def test_the_truth_scores_perfectly_and_beats_the_baselines(capture: Capture, fi
     assert stored["rows"]["result.mp4"]["psnr"] == {"value": best["psnr"].value, "frames": count, "interval": None}
     assert stored["frames"] == list(capture.test)
     sheet = cv2.imread(str(tmp_path / "report" / "sheet.png"))
-    assert sheet.shape == (5 * SIDE, 6 * SIDE, 3)
+    assert sheet.shape == (5 * SIDE, 6 * SIDE, 3)  # small pictures stay as they are
     with (tmp_path / "report" / "frames.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [int(line["frame"]) for line in lines] == list(range(*capture.test))

@@ -27,6 +27,7 @@ from torch import Tensor
 from .. import __version__
 from ..artifacts import annotate
 from ..camera import Orbit, ViewCone
+from ..capture.detect import warp
 from ..capture.mask import PersonSegmenter
 from ..capture.pose import solve_poses
 from ..capture.track import FACE_OVAL, LANDMARKS, OUTER_EYE_CORNERS, FaceTracker, interocular
@@ -403,9 +404,8 @@ def true_scores(
         for i, number in enumerate(numbers):
             true = picture(number, k)
             crop = similarity(local[:, :2] / local[:, 2:] * len(true), here * size)
-            crop[:, 2] += crop[:, :2].sum(1) * 0.5 - 0.5  # OpenCV counts from pixel centres
-            warped = cv2.warpAffine(true, crop, (size, size), flags=cv2.INTER_AREA)
-            known = cv2.warpAffine(np.full(true.shape[:2], 255, np.uint8), crop, (size, size)) > 250
+            warped = warp(true, crop, (size, size))
+            known = warp(np.full(true.shape[:2], 255, np.uint8), crop, (size, size)) > 250
             head = (segment(warped) > 127) & known
             error = np.square((shot.rgb.astype(np.float64) - warped) / 255)[head].mean() if head.any() else math.nan
             # Over grey: a head that is missing somewhere must not be forgiven by the true picture behind it.
@@ -415,8 +415,9 @@ def true_scores(
             scores[k, i] = -10 * math.log10(max(error, 1e-10)), distance
         progress((k + 1) / len(angles))
     psnr, headnet = scores.mean(1).T
-    found = {"views": angles.round(1).tolist(), "frames": len(numbers), "psnr": psnr.tolist(), "headnet": headnet.tolist()}
-    return found | ({"depth": apart} if depths is not None else {})
+    found = {"psnr": psnr.tolist(), "headnet": headnet.tolist()} | ({"depth": apart} if depths is not None else {})
+    measured = {name: [value if math.isfinite(value) else None for value in values] for name, values in found.items()}
+    return {"views": angles.round(1).tolist(), "frames": len(numbers), **measured}
 
 
 def depth_error(shot: Shot, truth: Float[np.ndarray, "n n"], ours_from_true: Float[np.ndarray, "2 3"]) -> float:
@@ -525,7 +526,8 @@ def table(views: Views, scores: dict[str, Any] | None) -> str:
         lines.append(f"{'truth':10}" + "".join(f"{f'{yaw:+.0f},{pitch:+.0f}':>8}" for yaw, pitch in scores["views"]))
         for name, digits in (("psnr", 2), ("headnet", 3), ("depth", 2)):
             if name in scores:
-                lines.append(f"{name:10}" + "".join(f"{value:8.{digits}f}" for value in scores[name]))
+                cells = ["-" if value is None else f"{value:.{digits}f}" for value in scores[name]]
+                lines.append(f"{name:10}" + "".join(f"{cell:>8}" for cell in cells))
         depth = "depth in cm, of one frame" if "depth" in scores else "the truth holds no depth"
         lines.append(f"{scores['frames']} true frames a view; {depth}.")
     return "\n".join(lines)

@@ -199,7 +199,7 @@ def region_masks(landmarks: Float[np.ndarray, "468 2"], person: UInt8[np.ndarray
     eyes = hull_mask(_grown(landmarks[list(LEFT_EYE)], 1.6), person.shape) | hull_mask(
         _grown(landmarks[list(RIGHT_EYE)], 1.6), person.shape
     )
-    above = _polygon(_jaw_line_up(landmarks, person.shape), person.shape)
+    above = polygon_mask(_jaw_line_up(landmarks, person.shape), person.shape)
     return Regions(
         face=face,
         mouth=mouth,
@@ -212,10 +212,11 @@ def region_masks(landmarks: Float[np.ndarray, "468 2"], person: UInt8[np.ndarray
 
 def hull_mask(points: Float[np.ndarray, "points 2"], size: tuple[int, ...]) -> Bool[np.ndarray, "height width"]:
     """Pixels of a picture of `size` (height, width) whose centres lie in the convex hull of `points` (pixels)."""
-    return _polygon(cv2.convexHull(points.astype(np.float32))[:, 0].astype(np.float64), size)
+    return polygon_mask(cv2.convexHull(points.astype(np.float32))[:, 0].astype(np.float64), size)
 
 
-def _polygon(points: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+def polygon_mask(points: Float[np.ndarray, "points 2"], size: tuple[int, ...]) -> Bool[np.ndarray, "height width"]:
+    """Pixels of a picture of `size` (height, width) inside a polygon (pixels)."""
     mask = np.zeros(size, np.uint8)
     # Sixteenths of a pixel, from centres at .5 to OpenCV's centres at integers.
     cv2.fillPoly(mask, [np.rint((points - 0.5) * 16).astype(np.int32)], 1, shift=4)

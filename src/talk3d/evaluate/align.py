@@ -22,16 +22,20 @@ HERTZ = 100
 """Of the loudness curves that are compared."""
 SURE, CLEAR = 0.8, 0.1
 """Correlation of loudness above which two sounds are one, and by how much it must beat all other places."""
-MOVES_ALIKE, BETTER = 0.5, 0.01
-"""Correlation of head motion above which it places a film, and by how much it must beat no shift."""
 LEAST = 2.0
-"""Seconds that must overlap."""
+"""Seconds of sound that must overlap."""
+MOVES_ALIKE, BETTER, NEAR = 0.5, 0.25, 8
+"""Correlation of head motion from which on it places a film, and by how much it must beat all shifts further than so many
+frames away: slow heads move alike by chance."""
+LEAST_MOTION = 75
+"""Frames of motion that must overlap."""
 MOST_SHIFT = 50
 """Frames of shift that head motion is searched over."""
 SAMPLED = 400
 """Frames that a similarity is fitted to."""
-SAME = 0.015
-"""A similarity that moves no corner of the picture by more than this part of its width from a plain resize is one."""
+CLEARLY, SAME = 1.1, 0.015
+"""A similarity is taken if it leaves faces nearer to the true ones than a resize does: by this factor, and this part of the
+distance between the eyes, which is what trackers tremble by and a system may be off by itself."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +103,12 @@ def by_motion(result: Motion, truth: Motion) -> int | None:
     scores: dict[int, float] = {}
     for shift in range(-MOST_SHIFT, MOST_SHIFT + 1):
         start, stop = max(0, shift), min(len(true), len(mine) + shift)
-        if stop - start < max(LEAST * 25, min(len(mine), len(true)) / 2):
+        if stop - start < max(LEAST_MOTION, min(len(mine), len(true)) / 2):
             continue
         a, b = mine[start - shift : stop - shift], true[start:stop]
         known = np.isfinite(a).all(1) & np.isfinite(b).all(1)
         a, b = a[known], b[known]
-        if len(a) < LEAST * 25:
+        if len(a) < LEAST_MOTION:
             continue
         a, b = a - a.mean(0), b - b.mean(0)
         spread = np.sqrt((a**2).sum(0) * (b**2).sum(0))
@@ -112,9 +116,8 @@ def by_motion(result: Motion, truth: Motion) -> int | None:
     if not scores:
         return None
     best = max(scores, key=lambda shift: (scores[shift], -abs(shift)))
-    if scores[best] < MOVES_ALIKE or scores[best] < scores.get(0, -1.0) + BETTER:
-        return None
-    return best
+    others = max((score for shift, score in scores.items() if abs(shift - best) > NEAR), default=-1.0)
+    return best if scores[best] >= MOVES_ALIKE and scores[best] >= others + BETTER else None
 
 
 def _lively(motion: Motion) -> np.ndarray:
@@ -143,6 +146,9 @@ def fit(
 ) -> tuple[Float[np.ndarray, "2 3"], bool]:
     """The map from the result's pixels to the truth's, and whether it is a plain resize.
 
+    Size and rotation are medians over frames, of faces about their own middle: a head that moves on its own must not shrink
+    the picture. It is a plain resize unless a similarity brings the faces clearly nearer to the true ones.
+
     Args:
         result: landmarks of the result.
         truth: landmarks of the truth.
@@ -150,7 +156,6 @@ def fit(
         frames: of the truth, those that both have.
         sizes: (width, height) of the result's and of the truth's pictures.
     """
-    (width, height), (true_width, _) = sizes
     plain = resizing(*sizes)
     chosen = np.unique(np.linspace(frames.start, frames.stop - 1, min(SAMPLED, len(frames))).astype(int)).tolist()
     mine, true = (
@@ -161,12 +166,19 @@ def fit(
     if not known.any():
         return plain, True
     mine, true = mine[known], true[known]
-    matrix = similarity(mine.reshape(-1, 2), true.reshape(-1, 2))
-    # Frames in which one of the trackers went astray, or a head moved on its own, have no say in the second round.
-    moved = apply(matrix, mine.reshape(-1, 2)).reshape(true.shape)
-    error = np.linalg.norm(moved - true, axis=-1).mean(axis=1)
-    good = error <= np.quantile(error, 0.8)
-    matrix = similarity(mine[good].reshape(-1, 2), true[good].reshape(-1, 2))
-    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64)
-    away = np.linalg.norm(apply(matrix, corners) - apply(plain, corners), axis=-1).max()
-    return (plain, True) if away <= SAME * true_width else (matrix, False)
+    a, b = (points[..., 0] + 1j * points[..., 1] for points in (mine, true))  # [K, P]
+    middle_a, middle_b = a.mean(1), b.mean(1)
+    a, b = a - middle_a[:, None], b - middle_b[:, None]
+    scale = float(np.median(np.sqrt((np.abs(b) ** 2).sum(1) / (np.abs(a) ** 2).sum(1))))
+    turns = np.angle((a.conj() * b).sum(1))
+    turn = float(np.median(np.angle(np.exp(1j * (turns - turns[0]))))) + float(turns[0])
+    z = scale * np.exp(1j * turn)
+    shift = middle_b - z * middle_a
+    matrix = np.array([[z.real, -z.imag, np.median(shift.real)], [z.imag, z.real, np.median(shift.imag)]])
+
+    def away(map_: np.ndarray) -> float:
+        moved = apply(map_, mine.reshape(-1, 2)).reshape(true.shape)
+        return float(np.median(np.linalg.norm(moved - true, axis=-1).mean(axis=1)))
+
+    eyes = float(np.median(np.linalg.norm(true[:, 3] - true[:, 0], axis=-1)))
+    return (plain, True) if away(plain) <= CLEARLY * away(matrix) + SAME * eyes else (matrix, False)

@@ -54,7 +54,8 @@ def read_claims(result: Path, truth: Path, capture: Capture | None, frames: tupl
             "Make it again from the test part."
         )
     if capture is None:
-        return Claims(protocol, None, said.get("split") == "test")
+        # Which film its own frame numbers and split speak of is not known here.
+        return Claims(protocol, None, False)
     trained, shown = said.get("capture"), said.get("shows", said.get("capture"))
     if shown not in (None, capture.hash):
         raise ScoringError(

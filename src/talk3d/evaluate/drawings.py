@@ -26,7 +26,7 @@ ANGLE, FEWEST = 5.0, 5
 def sheet(truth: Film, films: Sequence[Film], columns: int = 6) -> np.ndarray:
     """A contact sheet [H, W, 3]: the truth, each film, and the first one's error four times enlarged, at a few moments."""
     moments = np.unique(np.linspace(0, truth.count - 1, columns).astype(int)).tolist()
-    rows = [[film.at(number) for number in moments] for film in (truth, *films)]
+    rows = [[_small(film.at(number)) for number in moments] for film in (truth, *films)]
     rows.append([cv2.convertScaleAbs(cv2.absdiff(a, b), alpha=4) for a, b in zip(rows[0], rows[1], strict=True)])
     return np.vstack([np.hstack(row) for row in rows])
 
@@ -51,10 +51,9 @@ def side_by_side(path: Path, truth: Entry, results: Mapping[str, Entry]) -> None
             if len(results) == 1:
                 shown.append(cv2.convertScaleAbs(cv2.absdiff(frames[1], frames[0]), alpha=4))
             small = [np.ascontiguousarray(cv2.resize(x, size, interpolation=cv2.INTER_AREA)) for x in shown]
-            if len(results) > 1:
-                for name, picture in zip(names, small, strict=True):
-                    for colour, thickness in (((0, 0, 0), 2), ((255, 255, 255), 1)):
-                        cv2.putText(picture, name, (6, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, thickness, cv2.LINE_AA)
+            for name, picture in zip(names, small, strict=True):
+                for colour, thickness in (((0, 0, 0), 2), ((255, 255, 255), 1)):
+                    cv2.putText(picture, name, (6, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, thickness, cv2.LINE_AA)
             writer.write(np.hstack(small))
 
 
@@ -74,11 +73,18 @@ def worst(name: str, entry: Entry, truth: Entry, quality: np.ndarray, first: int
             chosen.append(index)
     moments = []
     for index in chosen:
-        frame, true = entry.film.at(index), truth.film.at(index)
+        frame, true = _small(entry.film.at(index)), _small(truth.film.at(index))
         error = np.clip(cv2.absdiff(frame, true).mean(axis=-1) * 4, 0, 255).astype(np.uint8)
         picture = np.hstack([true, frame, cv2.applyColorMap(error, cv2.COLORMAP_INFERNO)[..., ::-1]])
         moments.append(Moment(f"{name}, frame {first + index}, face {quality[index]:.1f} dB", picture))
     return moments
+
+
+def _small(frame: np.ndarray) -> np.ndarray:
+    """At most `SHOWN` pixels wide."""
+    height, width = frame.shape[:2]
+    size = SHOWN, max(1, round(height * SHOWN / width))
+    return frame if width <= SHOWN else cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
 
 
 def charts(truth: Entry, curves: Mapping[str, Curves]) -> list[Chart]:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from ..capture.build import Capture
 from ..capture.detect import warp
 from ..errors import NoAudioError
-from ..video import AUDIO_RATE, FPS, frames_in, read_audio_chunks, read_frames, require_video
+from ..video import AUDIO_RATE, FPS, count_frames, read_audio_chunks, read_frames, require_video
 
 SAMPLES = AUDIO_RATE // FPS
 """Of sound, under each frame."""
@@ -30,7 +30,7 @@ class Film:
     size: tuple[int, int]
     """Width and height of its frames, pixels."""
     count: int
-    """Frames; of a video only about right until somebody has read it."""
+    """Frames; of a video about right until somebody has read it."""
     frames: Callable[[int, int], Iterator[np.ndarray]]
     """The frames of a half-open range."""
     sound: Path | None
@@ -48,9 +48,21 @@ class Film:
                 if matrix is not None:
                     yield warp(frame, matrix, size, cubic=True, replicate=True)
                 else:
-                    yield cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+                    # For enlarging, OpenCV's area method only repeats pixels.
+                    larger = size[0] > frame.shape[1] or size[1] > frame.shape[0]
+                    yield cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC if larger else cv2.INTER_AREA)
 
         return self if matrix is None and size == self.size else replace(self, size=size, frames=frames)
+
+    def cut(self, window: tuple[int, int, int, int]) -> Film:
+        """A part of its pictures: left, top, right and bottom, half-open, pixels."""
+        left, top, right, bottom = window
+
+        def frames(start: int, stop: int) -> Iterator[np.ndarray]:
+            for frame in self.frames(start, stop):
+                yield np.ascontiguousarray(frame[top:bottom, left:right])
+
+        return replace(self, size=(right - left, bottom - top), frames=frames)
 
     def at(self, number: int) -> np.ndarray:
         """One frame."""
@@ -69,9 +81,7 @@ def open_video(path: Path, name: str) -> Film:
         next(read_audio_chunks(path), None)
     except NoAudioError:
         sound = None
-    return Film(
-        name, (info.width, info.height), frames_in(info.duration), lambda a, b: read_frames(path, start=a, stop=b), sound
-    )
+    return Film(name, (info.width, info.height), count_frames(path), lambda a, b: read_frames(path, start=a, stop=b), sound)
 
 
 def open_capture(capture: Capture, name: str) -> Film:

@@ -125,6 +125,16 @@ def follow(film: Film, scratch: Path, progress: Callable[[float], None]) -> tupl
     return count, landmarks, Motion(*(np.concatenate([getattr(p, name) for p in pieces]) for name in Motion.__annotations__))
 
 
+def measure_again(motion: Motion, landmarks: Landmarks) -> Motion:
+    """Curves of the same frames from landmarks that were moved; the eyes' stay, as they count in their own widths."""
+    pieces = []
+    for start in range(0, len(motion.gap), BATCH):
+        block = landmarks(start, min(start + BATCH, len(motion.gap))).astype(np.float64)
+        pieces.append((lip_gap(block) / interocular(block), head_pose(block), expression(block)))
+    gap, pose, face = (np.concatenate(curves) for curves in zip(*pieces, strict=True))
+    return Motion(gap, motion.eyes, pose, face)
+
+
 def _motion(landmarks: Float[np.ndarray, "frames 468 2"], lids: Float[np.ndarray, "frames 2 16 2"]) -> Motion:
     return Motion(lip_gap(landmarks) / interocular(landmarks), eye_opening(lids), head_pose(landmarks), expression(landmarks))
 

@@ -23,8 +23,8 @@ from ..capture.detect import warp
 from ..errors import ConfigError, ModelMissingError
 from ..judges import foreign
 from ..judges.frechet import FeatureStatistics, frechet_distance
-from ..judges.inception import FEATURES, load_inception
-from ..judges.syncnet import PER_FRAME, SIDE, SyncDistances, cepstra, load_syncnet
+from ..judges.inception import FEATURES, InceptionFid, load_inception
+from ..judges.syncnet import PER_FRAME, SIDE, SyncDistances, SyncNet, cepstra, load_syncnet
 from .align import similarity
 from .lips import Score
 
@@ -100,8 +100,8 @@ class Fid:
 
     every = 1
 
-    def __init__(self) -> None:
-        self._network = load_inception()
+    def __init__(self, network: InceptionFid) -> None:
+        self._network = network
         self._mine, self._true = FeatureStatistics(FEATURES), FeatureStatistics(FEATURES)
 
     def look(self, shown: Look) -> None:
@@ -119,11 +119,11 @@ class SyncNetGuest:
 
     every = 1
 
-    def __init__(self, sound: Hear, count: int) -> None:
+    def __init__(self, sound: Hear, count: int, network: SyncNet) -> None:
         # A minute at a time, with a frame more, as a column reaches beyond its place. An hour's are twenty megabytes.
         pieces = [(first, min(first + PIECE, count)) for first in range(0, count, PIECE)]
         columns = [cepstra(sound(first, last + 1))[:, : PER_FRAME * (last - first)] for first, last in pieces]
-        self._distances = SyncDistances(torch.cat(columns, 1), load_syncnet())
+        self._distances = SyncDistances(torch.cat(columns, 1), network)
 
     def look(self, shown: Look) -> None:
         """See some more frames."""
@@ -162,12 +162,12 @@ def invite(count: int, predictor: Path | None = None) -> tuple[Invitation, list[
         return lambda sound: Framewise(name, every, judge)
 
     def fid() -> Callable[[Hear | None], Guest]:
-        load_inception()
-        return lambda sound: Fid()
+        network = load_inception()
+        return lambda sound: Fid(network)
 
     def syncnet() -> Callable[[Hear | None], Guest | None]:
-        load_syncnet()
-        return lambda sound: None if sound is None else SyncNetGuest(sound, count)
+        network = load_syncnet()
+        return lambda sound: None if sound is None else SyncNetGuest(sound, count, network)
 
     try_to("FLIP", lambda: framewise("flip", flip()))
     try_to("LPIPS", lambda: framewise("lpips", lpips(), 1))
@@ -243,7 +243,8 @@ def for_arcface(
 def for_syncnet(
     frame: UInt8[np.ndarray, "height width 3"], landmarks: Float[np.ndarray, "468 2"]
 ) -> UInt8[np.ndarray, "224 224 3"]:
-    """A face cut out about as SyncNet's own detector would: 0.4 box widths more to all sides but the top; grey beyond."""
+    """A face cut out about as SyncNet's own detector would: a square, a fifth of the box's side more to the left and right and
+    two fifths more below; grey beyond the frame."""
     low, high = landmarks.min(0).astype(np.float64), landmarks.max(0).astype(np.float64)
     half = SYNCNET_BOX * (high[1] - low[1]) / 2
     centre = np.array([(low[0] + high[0]) / 2, high[1] - half])

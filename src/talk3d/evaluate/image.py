@@ -24,8 +24,8 @@ WINDOW, SIGMA = 11, 1.5
 FLAT_WINDOW = 7
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of MS-SSIM's scales, from the full size to a sixteenth of it."""
-SMALLEST = (WINDOW - 1) * 2 ** (len(SCALES) - 1)
-"""MS-SSIM needs sides longer than this, or the window does not fit the smallest scale."""
+SMALLEST = WINDOW * 2 ** (len(SCALES) - 1)
+"""Sides that MS-SSIM needs at least, or the window does not fit the coarsest scale."""
 
 
 def squared_error(
@@ -46,27 +46,9 @@ def absolute_error(
     return masked_mean((picture - truth).abs().mean(dim=1), mask)
 
 
-def psnr(
-    picture: Float[Tensor, "frames 3 height width"],
-    truth: Float[Tensor, "frames 3 height width"],
-    mask: Float[Tensor, "frames height width"] | None = None,
-) -> Float[Tensor, "frames"]:
-    """Peak signal-to-noise ratio in decibels for values in 0..1, at most `BEST_PSNR`."""
-    return decibels(squared_error(picture, truth, mask))
-
-
 def decibels(squared: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
     """PSNR of a mean squared error of values in 0..1."""
     return (-10 * squared.clamp_min(1e-30).log10()).clamp_max(BEST_PSNR)
-
-
-def ssim(
-    picture: Float[Tensor, "frames 3 height width"],
-    truth: Float[Tensor, "frames 3 height width"],
-    mask: Float[Tensor, "frames height width"] | None = None,
-) -> Float[Tensor, "frames"]:
-    """Mean structural similarity; windows that reach over the border are left out."""
-    return masked_mean(ssim_map(picture, truth), None if mask is None else inner(mask))
 
 
 def ssim_published(
@@ -84,25 +66,27 @@ def ssim_published(
 def ms_ssim(
     picture: Float[Tensor, "frames 3 height width"],
     truth: Float[Tensor, "frames 3 height width"],
-    mask: Float[Tensor, "frames height width"] | None = None,
-) -> Float[Tensor, "frames"]:
-    """Multi-scale structural similarity: contrast and structure at five scales, luminance at the last.
+    masks: Sequence[Float[Tensor, "frames height width"] | None] = (None,),
+) -> list[Float[Tensor, "frames"]]:
+    """Multi-scale structural similarity within each mask: contrast and structure at five scales, luminance at the last.
 
-    NaN for pictures of 160 pixels or less, for which it is not defined, and for masks that hold nothing at the coarsest scale.
-    A scale that agrees less than not at all counts as 0.
+    NaN for pictures with a side below `SMALLEST`, for which it is not defined, and for masks that hold nothing at the coarsest
+    scale. A scale that agrees less than not at all counts as 0.
     """
-    if min(picture.shape[-2:]) <= SMALLEST:
-        return picture.new_full((len(picture),), math.nan)
-    total = picture.new_ones(len(picture))
+    if min(picture.shape[-2:]) < SMALLEST:
+        return [picture.new_full((len(picture),), math.nan) for _ in masks]
+    totals = [picture.new_ones(len(picture)) for _ in masks]
+    scaled = list(masks)
     for scale, exponent in enumerate(SCALES):
         if scale:
             picture, truth = F.avg_pool2d(picture, 2), F.avg_pool2d(truth, 2)
-            mask = None if mask is None else F.avg_pool2d(mask[:, None], 2)[:, 0]
+            scaled = [None if mask is None else F.avg_pool2d(mask[:, None], 2)[:, 0] for mask in scaled]
         luminance, structure = _similarities(picture, truth)
-        similar = luminance * structure if scale == len(SCALES) - 1 else structure
-        pooled = masked_mean(similar.mean(dim=1), None if mask is None else inner(mask))
-        total = total * pooled.clamp_min(0) ** exponent
-    return total
+        similar = (luminance * structure if scale == len(SCALES) - 1 else structure).mean(dim=1)
+        for k, mask in enumerate(scaled):
+            pooled = masked_mean(similar, None if mask is None else inner(mask))
+            totals[k] = totals[k] * pooled.clamp_min(0) ** exponent
+    return totals
 
 
 def greyed(

@@ -23,6 +23,10 @@ FACE = tuple(range(LANDMARKS))
 MAX_LAG = 10
 FEWEST = 10
 """Over fewer frames, nothing is said of curves."""
+STILL = 0.03
+"""A curve with less than this part of the truth's deviation does not move: a tracker trembles even on a still picture."""
+LIKELY = 0.3
+"""A lag is known only where curves agree at least as much, and more than by chance."""
 BLOCK, RESAMPLES = 25, 1000
 """Frames that are drawn together, and how often, to see how far a correlation would spread in other films."""
 
@@ -38,22 +42,13 @@ class Score:
 
 
 def distances(
-    result: Float[np.ndarray, "frames 468 2"], truth: Float[np.ndarray, "frames 468 2"], points: tuple[int, ...]
-) -> Float[np.ndarray, " frames"]:
-    """Mean distance of centred landmarks in each frame, pixels; NaN where a face is missing."""
-    mine, other = result[:, list(points)], truth[:, list(points)]
-    mine, other = mine - mine.mean(axis=1, keepdims=True), other - other.mean(axis=1, keepdims=True)
-    return np.linalg.norm(mine - other, axis=-1).mean(axis=1)
-
-
-def landmark_distance(
     result: Float[np.ndarray, "frames 468 2"],
     truth: Float[np.ndarray, "frames 468 2"],
     points: tuple[int, ...] = MOUTH,
     *,
     relative: bool = False,
-) -> Score:
-    """Mean distance of centred landmarks.
+) -> Float[np.ndarray, " frames"]:
+    """Mean distance of centred landmarks in each frame; NaN where a face is missing.
 
     Args:
         result: tracked landmarks, pixels.
@@ -61,11 +56,10 @@ def landmark_distance(
         points: which landmarks.
         relative: in percent of the true distance between the outer eye corners instead of pixels.
     """
-    distance = distances(result, truth, points)
-    if relative:
-        distance = 100 * distance / interocular(truth)
-    valid = np.isfinite(distance)
-    return Score(float(distance[valid].mean()) if valid.any() else None, int(valid.sum()))
+    mine, other = result[:, list(points)], truth[:, list(points)]
+    mine, other = mine - mine.mean(axis=1, keepdims=True), other - other.mean(axis=1, keepdims=True)
+    away = np.linalg.norm(mine - other, axis=-1).mean(axis=1)
+    return 100 * away / interocular(truth) if relative else away
 
 
 def correlation(result: Float[np.ndarray, " frames"], truth: Float[np.ndarray, " frames"], *, interval: bool = True) -> Score:
@@ -77,7 +71,7 @@ def correlation(result: Float[np.ndarray, " frames"], truth: Float[np.ndarray, "
     valid = np.isfinite(result) & np.isfinite(truth)
     count = int(valid.sum())
     a, b = result[valid], truth[valid]
-    if count < FEWEST or np.ptp(a) < 1e-9 or np.ptp(b) < 1e-9:
+    if count < FEWEST or b.std() < 1e-9 or a.std() < STILL * b.std():
         return Score(None, count)
     return Score(float(np.corrcoef(a, b)[0, 1]), count, _spread(a, b) if interval else None)
 
@@ -108,9 +102,16 @@ def _resampled(
     return np.array(found)
 
 
+def moves(curve: Float[np.ndarray, " frames"], truth: Float[np.ndarray, " frames"]) -> bool:
+    """Whether a curve moves at all, beside the truth's."""
+    known, true = curve[np.isfinite(curve)], truth[np.isfinite(truth)]
+    return len(known) >= FEWEST and len(true) >= FEWEST and bool(known.std() >= max(STILL * true.std(), 1e-9))
+
+
 @dataclass(frozen=True)
 class Lag:
-    """The shift at which two curves agree best: `frames` > 0 means that the result is late by so many frames."""
+    """The shift at which two curves agree best: `frames` > 0 means that the result is late by so many frames; None if they
+    agree nowhere."""
 
     frames: int | None
     correlation: Score
@@ -134,7 +135,10 @@ def best_lag(result: Float[np.ndarray, " frames"], truth: Float[np.ndarray, " fr
     if not known:
         return Lag(None, Score(None, 0))
     lag = max(known, key=lambda lag: (known[lag].value, -abs(lag)))
-    return Lag(lag, correlation(shifted[lag], middle), _lag_spread(shifted, middle))
+    score = correlation(shifted[lag], middle)
+    if (score.value or 0.0) < LIKELY or (score.interval is not None and score.interval[0] <= 0):
+        return Lag(None, score)
+    return Lag(lag, score, _lag_spread(shifted, middle))
 
 
 def _lag_spread(shifted: dict[int, np.ndarray], truth: np.ndarray) -> tuple[int, int] | None:

@@ -40,7 +40,7 @@ MEASURES: dict[str, Measure] = {
     "ssim_published": Measure(_PICTURE, "SSIM, whole, as published", "", "high", _FLAT),
     "ssim_face_published": Measure(_PICTURE, "SSIM, face, as published", "", "high", _FLAT + "; " + _GREY),
     "ssim_torso_published": Measure(_PICTURE, "SSIM, torso, as published", "", "high", _FLAT + "; " + _GREY),
-    "ms_ssim": Measure(_PICTURE, "MS-SSIM, whole", "", "high", "Wang et al. 2003, five scales; pictures above 160 pixels"),
+    "ms_ssim": Measure(_PICTURE, "MS-SSIM, whole", "", "high", "Wang et al. 2003, five scales; sides of 176 pixels and more"),
     "ms_ssim_face": Measure(_PICTURE, "MS-SSIM, face", "", "high", "means of the maps over the face, scale by scale"),
     "ms_ssim_mouth": Measure(_PICTURE, "MS-SSIM, mouth", "", "high", "the same; a small mouth has no coarsest scale"),
     "ms_ssim_torso": Measure(_PICTURE, "MS-SSIM, torso", "", "high", "the same"),

@@ -22,6 +22,8 @@ WIDTH, HEIGHT, LEFT, BOTTOM = 720, 180, 58, 22
 MOST_POINTS = 1500
 """Of a curve in a chart; of longer ones, neighbours are averaged."""
 TRUTH = "truth"
+SPARED = 0.95
+"""Part of the frames of others that a film's score must rest on to be set bold."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,9 @@ def best_of(values: Mapping[str, float], best: Best, truth: float | None = None)
         "zero": abs,
         "truth": lambda value: abs(value - (truth or 0.0)),
     }[best]
-    winner = f"{values[min(values, key=lambda name: away(values[name]))]:.3f}"
-    winners = {name for name, value in values.items() if f"{value:.3f}" == winner}
+    distances = {name: f"{away(round(value, 3)):.6f}" for name, value in values.items()}
+    least = min(values, key=lambda name: float(distances[name]))
+    winners = {name for name in values if distances[name] == distances[least]}
     return winners if len(winners) < len(values) else set()
 
 
@@ -131,7 +134,9 @@ def _table(rows: Mapping[str, Mapping[str, Score]], truth: Mapping[str, Score]) 
         if measure.group != group:
             group = measure.group
             lines.append(f"<tr class='group'><th colspan='{len(names) + 1}'>{_text(group)}</th></tr>")
-        known = {name: row[key].value for name, row in rows.items() if key in row}
+        known = {
+            name: row[key].value for name, row in rows.items() if key in row and _rests_on_enough(row[key], rows, key, most)
+        }
         reference = truth[key].value if key in truth else None
         winners = best_of({name: value for name, value in known.items() if value is not None}, measure.best, reference)
         cells = [f"<td class='own'>{_cell(truth.get(key), most)}</td>"]
@@ -141,6 +146,12 @@ def _table(rows: Mapping[str, Mapping[str, Score]], truth: Mapping[str, Score]) 
         title = f"<th title='{_text(measure.about)}'>{_text(measure.title)}{unit} {arrow}</th>"
         lines.append(f"<tr>{title}{''.join(cells)}</tr>")
     return f"<table>{''.join(lines)}</table>"
+
+
+def _rests_on_enough(score: Score, rows: Mapping[str, Mapping[str, Score]], key: str, most: int) -> bool:
+    """Whether a film may be best: not if it lost the face where others kept it, and so was spared those frames."""
+    widest = max(row[key].frames for row in rows.values() if key in row)
+    return widest < most / 2 or score.frames >= SPARED * widest  # few are events, and not frames
 
 
 def _cell(score: Score | None, most: int) -> str:

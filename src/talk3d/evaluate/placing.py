@@ -18,10 +18,14 @@ from ..video import FPS
 from . import align
 from .claims import Claims
 from .film import Film, Sound
-from .follow import Landmarks, Motion, follow
+from .follow import Landmarks, Motion, follow, measure_again
 from .guests import Hear
 from .scores import Entry
 
+SMALLEST_WINDOW = 32
+"""Pixels that a common part of the pictures must have on each side."""
+SQUASHED = 0.01
+"""A film whose width and height are changed by factors that differ by more than this must be measured again."""
 FEWEST = 10
 """Frames below which nothing is scored."""
 
@@ -54,19 +58,25 @@ class Placed:
     place: align.Place
     by_sound: float | None
     """Frames of the range at which its sound begins; None if it has not the truth's sound."""
+    by_motion: int | None
+    """The same of how its head moves; None if that does not tell."""
 
     def entry(self, true: Followed, start: int, stop: int) -> Entry:
         """On the truth's frames of a half-open range."""
         first = start - self.place.offset
         plain = self.followed.entry(first, stop - self.place.offset)
-        size = true.film.size
-        film = plain.film.placed(None if self.place.resize else self.place.matrix, size)
-        covered = None
-        if not self.place.resize:
-            width, height = self.followed.film.size
-            whole = warp(np.full((height, width), 255, np.uint8), self.place.matrix, size)
-            covered = (whole == 255).astype(np.float32)
-        return Entry(film, plain.landmarks.placed(self.place.matrix), plain.motion, plain.sound, covered)
+        film = plain.film.placed(None if self.place.resize else self.place.matrix, true.film.size)
+        landmarks, motion = plain.landmarks.placed(self.place.matrix), plain.motion
+        if abs(self.place.matrix[0, 0] / self.place.matrix[1, 1] - 1) > SQUASHED:
+            motion = measure_again(motion, landmarks)
+        return Entry(film, landmarks, motion, plain.sound)
+
+    def covered(self, size: tuple[int, int]) -> np.ndarray:
+        """[H, W], where its pictures cover true ones of `size` (width, height)."""
+        width, height = self.followed.film.size
+        if self.place.resize:
+            return np.ones(size[::-1], bool)
+        return warp(np.full((height, width), 255, np.uint8), self.place.matrix, size) == 255
 
 
 class Desk:
@@ -91,12 +101,12 @@ class Desk:
         if own.sound is not None and true.sound is not None:
             seconds = align.by_sound(align.loudness(own.sound), align.loudness(true.sound))
             heard = None if seconds is None else FPS * seconds - true.sound_first
+        moved = align.by_motion(own.motion, true.motion)
         if claims.frames is not None:
             offset, by = claims.frames[0] - base[0], "its metadata"
         elif heard is not None:
             offset, by = round(heard), "its sound"
         else:
-            moved = align.by_motion(own.motion, true.motion)
             offset, by = (0, "") if moved is None else (moved, "how the head moves")
         common = range(max(0, offset), min(true.film.count, own.film.count + offset))
         sizes = own.film.size, true.film.size
@@ -104,7 +114,7 @@ class Desk:
             matrix, resize = align.resizing(*sizes), True
         else:
             matrix, resize = align.fit(own.landmarks, true.landmarks, offset, common, sizes)
-        return Placed(own, align.Place(offset, by, matrix, resize), heard)
+        return Placed(own, align.Place(offset, by, matrix, resize), heard, moved)
 
 
 def base_of(frames: tuple[int, int] | None, capture: Capture | None, film: Film, claims: Sequence[Claims]) -> tuple[int, int]:
@@ -116,7 +126,10 @@ def base_of(frames: tuple[int, int] | None, capture: Capture | None, film: Film,
             raise ScoringError("The films show different frames, as their metadata says; there is nothing to compare.")
         return start, stop
     if frames is not None:
-        return max(0, frames[0]), min(film.count, frames[1])
+        start, stop = max(0, frames[0]), min(film.count, frames[1])
+        if start >= stop:
+            raise ScoringError(f"Frames {frames[0]}..{frames[1] - 1} do not exist in `{film.name}`, which has {film.count}.")
+        return start, stop
     return (0, film.count) if capture is None else capture.test
 
 
@@ -146,13 +159,19 @@ def notes_on(
         elif one.by_sound is not None and abs(one.by_sound - place.offset) > 1:
             late = place.offset - one.by_sound
             notes.append(f"{name}: against what its metadata says, its sound begins {late:+.1f} frames off.")
+        if one.by_motion is not None and one.by_motion != place.offset:
+            late = place.offset - one.by_motion
+            notes.append(
+                f"{name}: its head moves {abs(late)} frames {'later' if late > 0 else 'earlier'} than the true one where it "
+                "was placed; all scores of pictures suffer from that."
+            )
         if true.sound is not None and one.followed.sound is not None and one.by_sound is None:
             notes.append(f"{name}: its sound is not the truth's, so that comparing lips frame by frame means little.")
         if not place.resize:
             scale, turn = np.hypot(*place.matrix[:, 0]), np.degrees(np.arctan2(place.matrix[1, 0], place.matrix[0, 0]))
             notes.append(
                 f"{name}: laid on the truth by its face: enlarged {scale:.3f} times, turned {turn:+.1f} degrees, moved by "
-                f"({place.matrix[0, 2]:+.0f}, {place.matrix[1, 2]:+.0f}) pixels. Where it shows nothing, nothing is compared."
+                f"({place.matrix[0, 2]:+.0f}, {place.matrix[1, 2]:+.0f}) pixels."
             )
         elif film.size != true.film.size:
             (width, height), (w, h) = film.size, true.film.size
@@ -163,3 +182,30 @@ def notes_on(
     if capture is None:
         notes.append("The truth is a plain video, so it is not known whether its frames were trained on.")
     return notes
+
+
+def common_window(covered: Sequence[np.ndarray]) -> tuple[int, int, int, int]:
+    """A rectangle that all films cover: left, top, right and bottom, half-open, pixels. All of the picture if they can.
+
+    Sides that are least covered move in first, until nothing is uncovered.
+
+    Raises:
+        ScoringError: there is hardly any.
+    """
+    everywhere = np.logical_and.reduce(covered)
+    height, width = everywhere.shape
+    left, top, right, bottom = 0, 0, width, height
+    while right - left > 1 and bottom - top > 1:
+        inside = everywhere[top:bottom, left:right]
+        if inside.all():
+            break
+        missing = [1 - edge.mean() for edge in (inside[:, 0], inside[0], inside[:, -1], inside[-1])]
+        worst = int(np.argmax(missing))
+        left, top, right, bottom = left + (worst == 0), top + (worst == 1), right - (worst == 2), bottom - (worst == 3)
+        if not any(missing):  # a hole in the middle: there is none in what affine maps cover
+            break
+    if min(right - left, bottom - top) < SMALLEST_WINDOW:
+        raise ScoringError(
+            "The films show hardly any common part of the true picture, by where their faces are. Do they show the same?"
+        )
+    return left, top, right, bottom

@@ -13,7 +13,7 @@ import json
 import platform
 import shlex
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +32,7 @@ from . import drawings, guests, page, scores
 from .claims import PROTOCOLS, read_claims
 from .film import Film, open_capture, open_video
 from .measures import MEASURES
-from .placing import Desk, Say, base_of, common_frames, notes_on
+from .placing import Desk, Say, base_of, common_frames, common_window, notes_on
 from .scores import Curves, Entry, Row
 from .speech import listen
 
@@ -123,7 +123,8 @@ def evaluate(
     films = {name: open_video(path, name) for name, path in zip(names, paths, strict=True)}
     claims = {name: read_claims(path, truth, capture, frames) for name, path in zip(names, paths, strict=True)}
     true_film = open_video(truth, truth.name) if capture is None else open_capture(capture, truth.name)
-    guests.invite(1, predictor)  # a predictor that cannot be used is refused before the long work
+    if predictor is not None:
+        guests.mouth_distance_68(predictor)  # one that cannot be used is refused before the long work
 
     with tempfile.TemporaryDirectory(prefix="talk3d-") as scratch:
         desk = Desk(Path(scratch), say)
@@ -136,8 +137,18 @@ def evaluate(
         notes = notes_on(placed, claims, true, capture, base)
         rows_of = dict(entries)
         if baselines:
-            for film in _baselines(capture, truth_entry.film, (base[0] + span[0], base[0] + span[1]), Path(scratch)):
+            for film in _baselines(capture, truth_entry.film, (base[0] + span[0], base[0] + span[1])):
                 rows_of[film.name] = desk.followed(film, None, 0).entry(0, film.count, truth_entry.sound)
+        window = common_window([one.covered(true.film.size) for one in placed.values()])
+        if window != (0, 0, *true.film.size):
+            notes.append(
+                "Not every film shows all of the true picture, so that all were compared in the part that they share: columns "
+                f"{window[0]} to {window[2] - 1}, rows {window[1]} to {window[3] - 1}."
+            )
+            truth_entry, entries, rows_of = (
+                truth_entry.cut(window),
+                *({name: entry.cut(window) for name, entry in some.items()} for some in (entries, rows_of)),
+            )
         speech = None
         if true.sound is not None:
             say("listening", 0.0)
@@ -161,8 +172,10 @@ def evaluate(
         )
         say("drawing", 0.0)
         command = shlex.join(
-            ["talk3d", "evaluate", paths[0].name, "--truth", truth.name]
+            ["talk3d", "evaluate", paths[0].name, "--truth", truth.name, "--output", output.name]
             + (["--compare", *(path.name for path in paths[1:])] if compare else [])
+            + (["--frames", *map(str, frames)] if frames else [])
+            + (["--shape-predictor", predictor.name] if predictor else [])
         )
         with writing_folder(output) as staging:
             _write(staging, report, entries, rows_of, truth_entry, curves, command)
@@ -171,13 +184,11 @@ def evaluate(
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """File names, with as much of their folders as tells them apart."""
-    names = [path.name for path in paths]
-    if len(set(names)) == len(names):
-        return names
-    if len(set(paths)) < len(paths):
+    """File names; of those that clash, the whole path as it was given."""
+    if len({path.resolve() for path in paths}) < len(paths):
         raise ScoringError("One of the videos was given twice.")
-    return [str(path) for path in paths]
+    names = [path.name for path in paths]
+    return [name if names.count(name) == 1 else str(path) for name, path in zip(names, paths, strict=True)]
 
 
 def _open_capture(truth: Path) -> Capture | None:
@@ -190,10 +201,10 @@ def _open_capture(truth: Path) -> Capture | None:
         raise ScoringError(f"`{truth}` is neither a video nor a readable Capture: {error}") from error
 
 
-def _baselines(capture: Capture | None, truth: Film, span: tuple[int, int], folder: Path) -> list[Film]:
+def _baselines(capture: Capture | None, truth: Film, span: tuple[int, int]) -> list[Film]:
     """Films that know nothing of speech, as long as the truth."""
     if capture is not None and (capture.train[1] <= span[0] or span[1] <= capture.train[0]):
-        return [_mean_frame(capture, truth.count), _nearest_pose(capture, span, folder)]
+        return [_mean_frame(capture, truth.count), _nearest_pose(capture, span)]
     still = truth.at(0)
     return [Film("first frame, still", truth.size, truth.count, lambda a, b: (still for _ in range(a, b)), None)]
 
@@ -207,19 +218,20 @@ def _mean_frame(capture: Capture, count: int) -> Film:
     return Film("mean training frame", (capture.resolution,) * 2, count, lambda a, b: (mean for _ in range(a, b)), None)
 
 
-def _nearest_pose(capture: Capture, span: tuple[int, int], folder: Path) -> Film:
-    """The frames wait in a file in `folder`, so that the training part is read once and memory stays small."""
+def _nearest_pose(capture: Capture, span: tuple[int, int]) -> Film:
     start, stop = capture.train
     poses = np.stack([capture.yaw, capture.pitch], axis=-1)
     nearest = [start + int(np.linalg.norm(poses[start:stop] - pose, axis=1).argmin()) for pose in poses[slice(*span)]]
-    places: dict[int, list[int]] = {}
-    for place, index in enumerate(nearest):
-        places.setdefault(index, []).append(place)
-    side = capture.resolution
-    store = np.lib.format.open_memmap(folder / "nearest.npy", "w+", np.uint8, (len(nearest), side, side, 3))
-    for index, frame in enumerate(capture.frames(start, stop), start):
-        store[places.get(index, [])] = frame
-    return Film("nearest training pose", (side, side), len(nearest), lambda a, b: iter(store[a:b]), None)
+
+    def frames(first: int, last: int) -> Iterator[np.ndarray]:
+        # Each is sought in the film again: to keep them all would take as much memory as the film is long.
+        number, frame = -1, np.zeros(0)
+        for index in nearest[first:last]:
+            if index != number:
+                number, frame = index, next(capture.frames(index, index + 1))
+            yield frame
+
+    return Film("nearest training pose", (capture.resolution,) * 2, len(nearest), frames, None)
 
 
 def _write(
@@ -272,15 +284,16 @@ def _write(
 def as_table(report: Report) -> Any:
     """The report as a rich table, without intervals; print it with `rich.print`."""
     from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
     from rich.table import Table
 
     count = report.frames[1] - report.frames[0]
-    title = f"against {report.truth}, frames {report.frames[0]}..{report.frames[1] - 1} ({count})"
-    table = Table(title=title, caption="\n".join(report.notes), box=SIMPLE_HEAD, padding=(0, 1), caption_justify="left")
+    title = f"against {escape(report.truth)}, frames {report.frames[0]}..{report.frames[1] - 1} ({count})"
+    table = Table(title=title, caption=escape("\n".join(report.notes)), box=SIMPLE_HEAD, padding=(0, 1), caption_justify="left")
     table.add_column("", no_wrap=True)
     everything = {page.TRUTH: report.truth_row, **report.rows}
     for name in everything:
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(escape(name), justify="right", overflow="fold")
     for key, measure in MEASURES.items():
         if any(key in row for row in everything.values()):
             table.add_row(

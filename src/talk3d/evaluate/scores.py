@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import torch
 from jaxtyping import Float
 
-from ..capture.mask import PersonSegmenter, hull_mask, region_masks
+from ..capture.mask import PersonSegmenter, hull_mask, polygon_mask, region_masks
 from ..capture.track import FACE_OVAL, OUTER_LIPS
 from ..judges.sync import FEWEST, REACH, read_curve, sync_curve
 from . import lips as lip_scores
@@ -22,7 +22,10 @@ from .lips import FACE, MOUTH, Score, distances
 from .person import Flicker, blinks, expression_error, likeness, motion_spectrum, new_edges
 from .speech import Speech
 
-BATCH = 8
+BATCH, BATCH_PIXELS = 8, 2**21
+"""Most frames, and pixels, that are compared together."""
+SILENCE = 1e-3
+"""Sound that never exceeds this is none."""
 PIECE = 1500
 """Frames over which curves that need all landmarks are computed at a time."""
 JAW = tuple(FACE_OVAL[i] for i in range(12, 25))
@@ -45,8 +48,11 @@ class Entry:
     motion: Motion
     sound: Hear | None
     """None if it is silent."""
-    covered: Float[np.ndarray, "height width"] | None = None
-    """Where the true picture is covered by the film's, 0 or 1; None if everywhere."""
+
+    def cut(self, window: tuple[int, int, int, int]) -> Entry:
+        """The part of its pictures between left, top, right and bottom, half-open, pixels."""
+        shift = np.array([[1.0, 0, -window[0]], [0, 1, -window[1]]])
+        return replace(self, film=self.film.cut(window), landmarks=self.landmarks.placed(shift))
 
 
 @dataclass(frozen=True)
@@ -75,11 +81,12 @@ def score(
         guests: gives fresh judges of others for a film with some sound.
         progress: called with the part that is done, 0..1.
     """
-    judges = {name: _Comparison(entry.covered, guests(entry.sound)) for name, entry in entries.items()}
+    judges = {name: _Comparison(guests(entry.sound)) for name, entry in entries.items()}
     segment = PersonSegmenter()
     count = truth.film.count
     streams = [truth.film.frames(0, count), *(entry.film.frames(0, count) for entry in entries.values())]
-    for first, (true, *others) in _batches(zip(*streams, strict=True)):
+    width, height = truth.film.size
+    for first, (true, *others) in _batches(zip(*streams, strict=True), max(1, min(BATCH, BATCH_PIXELS // (width * height)))):
         span = (first, first + len(true))
         true_landmarks = truth.landmarks(*span)
         masks = [_masks(frame, points, segment) for frame, points in zip(true, true_landmarks, strict=True)]
@@ -98,8 +105,7 @@ def score(
 class _Comparison:
     """Gathers what is measured frame by frame between a film and the truth."""
 
-    def __init__(self, covered: np.ndarray | None, guests: Sequence[Guest]):
-        self._covered = None if covered is None else torch.from_numpy(covered)
+    def __init__(self, guests: Sequence[Guest]):
         self._columns: dict[str, list[np.ndarray]] = {}
         self._flicker = Flicker()
         self._guests = guests
@@ -117,10 +123,10 @@ class _Comparison:
         pairs = list(zip(frames, true, strict=True))
         for pair in pairs:
             self._flicker.add(*pair)
-        found = _image_scores(frames, true, masks, self._covered)
+        found = _image_scores(frames, true, masks)
         found |= likeness(pairs, landmarks, true_landmarks)
         found["lip distance"] = distances(landmarks, true_landmarks, MOUTH)
-        found["lip distance percent"] = 100 * found["lip distance"] / lip_scores.interocular(true_landmarks)
+        found["lip distance percent"] = distances(landmarks, true_landmarks, MOUTH, relative=True)
         found["face distance"] = distances(landmarks, true_landmarks, FACE)
         found["seam"] = np.array([new_edges(*pair, neck) for pair, neck in zip(pairs, masks["neck"] > 0, strict=True)])
         for name, values in found.items():
@@ -198,7 +204,7 @@ def own_row(entry: Entry, truth: Entry, speech: Speech | None) -> Row:
         row["silent_aperture"] = lip_scores.silent_aperture(entry.motion.gap, truth.motion.gap, speech.silent)
         row["silent_jitter"] = _silent_jitter(entry, speech)
     if entry.sound is not None:
-        row |= _sync(entry)
+        row |= _sync(entry, truth)
     return row
 
 
@@ -212,18 +218,24 @@ def _silent_jitter(entry: Entry, speech: Speech) -> Score:
     return mean(np.concatenate(tremor)[speech.silent])
 
 
-def _sync(entry: Entry) -> Row:
-    """What our lip-sync expert says of lips and sound, a minute at a time."""
+def _sync(entry: Entry, truth: Entry) -> Row:
+    """What our lip-sync expert says of lips and sound, a minute at a time; nothing of lips that do not move, or of silence."""
     assert entry.sound is not None
+    nothing = {"sync_offset": Score(None, 0), "sync_confidence": Score(None, 0)}
+    if not lip_scores.moves(entry.motion.gap, truth.motion.gap):
+        return nothing
     count = entry.film.count
     total, frames = np.zeros(2 * REACH + 1), 0
     for start, stop in _pieces(count):
         low, high = max(0, start - REACH), min(count, stop + REACH)
-        curve, judged = sync_curve(lips_of(entry.landmarks, low, high), entry.sound(low, high))
+        samples = entry.sound(low, high)
+        if np.abs(samples).max(initial=0.0) < SILENCE:
+            continue
+        curve, judged = sync_curve(lips_of(entry.landmarks, low, high), samples)
         if judged:
             total, frames = total + judged * curve, frames + judged
     if frames < FEWEST:
-        return {"sync_offset": Score(None, frames), "sync_confidence": Score(None, frames)}
+        return nothing
     found = read_curve(total / frames, frames)
     return {"sync_offset": Score(found.offset, frames), "sync_confidence": Score(found.confidence, frames)}
 
@@ -234,15 +246,15 @@ def _pieces(count: int) -> list[tuple[int, int]]:
     return list(zip(edges, edges[1:], strict=False))
 
 
-def _batches(rows: Iterator[tuple[np.ndarray, ...]]) -> Iterator[tuple[int, list[np.ndarray]]]:
+def _batches(rows: Iterator[tuple[np.ndarray, ...]], size: int) -> Iterator[tuple[int, list[np.ndarray]]]:
     """Number of the first frame, and frames [B, H, W, 3] of each stream."""
     batch: list[tuple[np.ndarray, ...]] = []
     first = 0
     for row in rows:
         batch.append(row)
-        if len(batch) == BATCH:
+        if len(batch) == size:
             yield first, [np.stack(stream) for stream in zip(*batch, strict=True)]
-            first, batch = first + BATCH, []
+            first, batch = first + size, []
     if batch:
         yield first, [np.stack(stream) for stream in zip(*batch, strict=True)]
 
@@ -255,39 +267,30 @@ def _masks(frame: np.ndarray, landmarks: np.ndarray, segment: PersonSegmenter) -
     regions = region_masks(landmarks.astype(np.float64), segment(frame))
     lips = landmarks[list(OUTER_LIPS)]
     mouth = hull_mask(lips.mean(axis=0) + 1.5 * (lips - lips.mean(axis=0)), size)
-    jaw = landmarks[list(JAW)].astype(np.float64)
-    below = jaw + np.array([0, NECK * np.ptp(landmarks[:, 1])])
-    band = np.zeros(size, np.uint8)
-    cv2.fillPoly(band, [np.rint(np.concatenate([jaw, below[::-1]])).astype(np.int32)], 1)
-    masks = {"face": regions.face, "mouth": mouth, "torso": regions.torso, "neck": (band > 0) & ~regions.face}
+    jaw, top, chin = (landmarks[points].astype(np.float64) for points in (list(JAW), FACE_OVAL[0], FACE_OVAL[18]))
+    band = polygon_mask(np.concatenate([jaw, (jaw + NECK * (chin - top))[::-1]]), size)
+    masks = {"face": regions.face, "mouth": mouth, "torso": regions.torso, "neck": band & ~regions.face}
     return {name: mask.astype(np.float32) for name, mask in masks.items()}
 
 
-def _image_scores(
-    frames: np.ndarray, true: np.ndarray, masks: Mapping[str, np.ndarray], covered: torch.Tensor | None
-) -> dict[str, np.ndarray]:
+def _image_scores(frames: np.ndarray, true: np.ndarray, masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     mine, other = (torch.from_numpy(x).permute(0, 3, 1, 2).float() / 255 for x in (frames, true))
-    weights = {name: torch.from_numpy(masks[name]) for name in REGIONS}
-    whole = None
-    if covered is not None:
-        whole = covered.expand(len(mine), -1, -1)
-        weights = {name: mask * whole for name, mask in weights.items()}
+    weights: dict[str, torch.Tensor | None] = {"": None}
+    weights |= {f"_{name}": torch.from_numpy(masks[name]) for name in REGIONS}
     sharp = [
         _detail(frame, inside) / max(_detail(truth, inside), 1e-6) if inside.any() else np.nan
         for frame, truth, inside in zip(frames, true, masks["face"] > 0, strict=True)
     ]
-    if whole is not None:
-        # Windows at the edge of what is shown must not see what the film has not.
-        mine = torch.where(whole[:, None] > 0, mine, other)
     similar = ssim_map(mine, other)
     columns = {"published_ssim": ssim_published(mine, other)}
-    for name, mask in (("", whole), *((f"_{name}", mask) for name, mask in weights.items())):
+    columns |= {f"ms_ssim{name}": s for name, s in zip(weights, ms_ssim(mine, other, list(weights.values())), strict=True)}
+    for name, mask in weights.items():
         columns[f"error{name}"] = squared_error(mine, other, mask)
         columns[f"absolute{name}"] = absolute_error(mine, other, mask)
         columns[f"ssim{name}"] = masked_mean(similar, None if mask is None else inner(mask))
-        columns[f"ms_ssim{name}"] = ms_ssim(mine, other, mask)
     for name in ("face", "torso"):
-        pair = greyed(mine, weights[name]), greyed(other, weights[name])
+        mask = torch.from_numpy(masks[name])
+        pair = greyed(mine, mask), greyed(other, mask)
         columns[f"published_error_{name}"] = squared_error(*pair)
         columns[f"published_ssim_{name}"] = ssim_published(*pair)
     return {**{name: values.double().numpy() for name, values in columns.items()}, "sharpness": np.array(sharp)}

@@ -1,0 +1,80 @@
+"""Films cut to what all of them show, and curves of squashed ones."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from talk3d.errors import ScoringError
+from talk3d.evaluate.align import Place
+from talk3d.evaluate.claims import Claims
+from talk3d.evaluate.film import Film
+from talk3d.evaluate.follow import Landmarks, Motion, expression, head_pose
+from talk3d.evaluate.placing import Followed, Placed, base_of, common_window, notes_on
+
+NOTHING = np.array([[1.0, 0, 0], [0, 1, 0]])
+
+
+def film(name: str, count: int = 50, size: tuple[int, int] = (64, 48)) -> Film:
+    return Film(name, size, count, lambda a, b: (np.full((*size[::-1], 3), k, np.uint8) for k in range(a, b)), None)
+
+
+def followed(path: Path, points: np.ndarray, size: tuple[int, int] = (64, 48)) -> Followed:
+    path.touch()
+    landmarks = Landmarks(path)
+    landmarks.append(points.astype(np.float32))
+    count = len(points)
+    motion = Motion(np.ones(count), np.ones(count), head_pose(points), expression(points))
+    return Followed(film("a", count, size), landmarks, motion, None, 0)
+
+
+def test_all_are_cut_to_the_part_that_all_show() -> None:
+    whole = np.ones((40, 60), bool)
+    assert common_window([whole, whole]) == (0, 0, 60, 40)
+    left, low = whole.copy(), whole.copy()
+    left[:, :7] = False
+    low[35:] = False
+    assert common_window([whole, left, low]) == (7, 0, 60, 35)
+    y, x = np.mgrid[:200, :200] - 100
+    turned = (abs(x * np.cos(0.1) - y * np.sin(0.1)) < 90) & (abs(x * np.sin(0.1) + y * np.cos(0.1)) < 90)
+    x0, y0, x1, y1 = common_window([turned])
+    assert turned[y0:y1, x0:x1].all()
+    assert (x1 - x0) * (y1 - y0) > 0.6 * turned.sum()
+    nothing = ~(left | True)
+    with pytest.raises(ScoringError, match="hardly any common part"):
+        common_window([whole, nothing])
+
+
+def test_a_squashed_film_is_measured_where_it_was_laid(tmp_path: Path) -> None:
+    """Or its mouth would seem to open further than it does."""
+    points = np.random.default_rng(0).uniform(10, 40, (30, 468, 2))
+    true = followed(tmp_path / "a", points, (64, 48))
+    squashed = followed(tmp_path / "b", points * [0.5, 1.0], (32, 48))
+    entry = Placed(squashed, Place(0, "", np.array([[2.0, 0, 0], [0, 1, 0]]), True), None, None).entry(true, 5, 25)
+    assert np.allclose(entry.motion.face, true.motion.face[5:25], atol=1e-4)
+    assert not np.allclose(squashed.motion.face[5:25], true.motion.face[5:25], atol=1e-2)
+    assert entry.film.at(0).shape == (48, 64, 3)
+    assert np.allclose(entry.landmarks(0, 1), points[5:6], atol=1e-3)
+
+
+def test_enlarging_does_not_repeat_pixels() -> None:
+    ramp = np.repeat(np.repeat(np.arange(0, 160, 20, np.uint8)[None, :, None], 8, 0), 3, 2)
+    small = Film("ramp", (8, 8), 1, lambda a, b: iter([ramp][a:b]), None)
+    large = small.placed(None, (16, 16)).at(0)[8, :, 0].astype(int)
+    assert (np.diff(large)[2:-2] > 0).all()
+
+
+def test_a_range_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ScoringError, match=r"500..599 do not exist in `truth`, which has 50"):
+        base_of((500, 600), None, film("truth"), [Claims("unknown", None, False)])
+
+
+@pytest.mark.parametrize(("by_motion", "said"), [(None, None), (3, None), (1, "2 frames later"), (7, "4 frames earlier")])
+def test_pictures_that_disagree_with_their_sound_are_said_so(tmp_path: Path, by_motion: int | None, said: str | None) -> None:
+    """Its sound says that the first frame shows frame 3. If it shows frame 1 instead, it lags behind."""
+    points = np.random.default_rng(0).uniform(10, 40, (30, 468, 2))
+    one, true = followed(tmp_path / "a", points), followed(tmp_path / "b", points)
+    placed = Placed(one, Place(3, "its sound", NOTHING, True), 3.0, by_motion)
+    notes = " ".join(notes_on({"a": placed}, {"a": Claims("unknown", None, False)}, true, None, (0, 30)))
+    assert ("its head moves" in notes) == (said is not None)
+    assert said is None or said in notes
