@@ -535,8 +535,6 @@ def bench_truth(
         pack: folder of the films and their truth; default is the shipped one.
         prior: a Prior folder instead of the shipped one.
     """
-    import rich
-
     from .bench import truth as bench
     from .prior.generator import load_prior
     from .talker.train import TrainConfig
@@ -546,7 +544,7 @@ def bench_truth(
     config = bench.TruthBenchConfig(train=TrainConfig(minutes=minutes))
     with _bar("Bench") as report:
         results = bench.bench_truth(load_prior(prior or shipped("prior")), films, names, output, config, report)
-    rich.print(bench.as_table(results))
+    print(bench.table(results))
     print(f"{output / 'truth.json'}, {output / 'sheet.png'}")
 
 

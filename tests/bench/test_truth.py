@@ -245,7 +245,12 @@ def test_the_whole_bench(tmp_path, monkeypatch):
     assert {"prepare train", "personalize", "train", "speak test paper", "score test paper"} <= timed
     assert json.loads((output / "truth.json").read_text()) == json.loads(json.dumps(first))
     assert (output / "sheet.png").exists()
-    assert bench.as_table(first).row_count == 8
+    lines = bench.table(first).splitlines()
+    assert [line[:30].strip() for line in lines[1:-1]] == [
+        *("ben, test paper", "ben, first frame, still", "ben, test audio-only", "ben, other audio-only"),
+        *("mean, test paper", "mean, first frame, still", "mean, test audio-only", "mean, other audio-only"),
+    ]
+    assert lines[1].split()[3] == "20.00"
 
     again = bench.bench_truth(prior, pack, ["ben"], output, config, quiet)
     assert again["people"]["ben"]["seconds"] == first["people"]["ben"]["seconds"]
