@@ -28,7 +28,7 @@ from ..capture.track import interocular, lip_gap, track
 from ..errors import ConfigError
 from ..evaluate.drawings import sheet
 from ..evaluate.film import open_capture, open_video
-from ..evaluate.lips import best_lag, correlation
+from ..evaluate.lips import best_lag, closure_recall, correlation, wrongly_closed
 from ..evaluate.report import evaluate
 from ..personalize.subject import PersonalizeConfig
 from ..pictures import write_png
@@ -76,6 +76,13 @@ class Lips:
         truth = np.load(path)
         middles = (truth["viseme_start"] + truth["viseme_stop"]) / 2
         return cls(truth["lip_gap_cm"].astype(np.float64), middles[truth["viseme"] == CLOSED].astype(np.float64) * FPS - 0.5)
+
+    def shown_in(self, capture: Capture) -> Lips:
+        """The same on the frames of a capture, which may have left some of the film out."""
+        shown = np.concatenate([np.arange(*take) for take in capture.config["takes"]])
+        nearest = np.abs(shown[None] - self.closures[:, None]).argmin(1) if len(self.closures) else np.zeros(0, int)
+        kept = np.abs(shown[nearest] - self.closures) <= 1
+        return Lips(self.gap[shown], nearest[kept].astype(np.float64))
 
 
 def people_of(pack: Path) -> list[str]:
@@ -169,51 +176,50 @@ def _bench_person(
         with clock(f"score {run}", scored):
             if not scored.exists():
                 evaluate(result, capture.root, scored, baselines=(film, protocol) == BASELINES, progress=say)
-        lips = Lips.load(films / f"{film}.truth.npz")
+        lips = Lips.load(films / f"{film}.truth.npz").shown_in(capture)
         say(f"tracking {run}")
         seen = track(read_frames(result)).landmarks
         own, baselines = _rows(scored)
         runs[run] = {
             "likeness": own,
-            "lips": score_lips(lip_gap(seen) / interocular(seen), capture, lips),
-            "ceiling": score_lips(capture.lip_gap, capture, lips),
+            "lips": score_lips(opening_of(seen), opening_of(capture.landmarks), lips),
+            "ceiling": score_lips(opening_of(capture.landmarks), opening_of(capture.landmarks), lips),
             "baselines": baselines,
         }
     shown = [open_video(output / f"test-{protocol}.mp4", protocol) for _, protocol in RUNS[:2]]
     return {"seconds": clock.seconds, "runs": runs}, sheet(open_capture(captures["test"], "test"), shown)
 
 
-def score_lips(opening: Float[np.ndarray, " frames"], capture: Capture, truth: Lips) -> Scores:
+def opening_of(landmarks: Float[np.ndarray, "frames 468 2"]) -> Float[np.ndarray, " frames"]:
+    """Lip gap in eye distances."""
+    return lip_gap(landmarks) / interocular(landmarks)
+
+
+def score_lips(opening: Float[np.ndarray, " frames"], film: Float[np.ndarray, " frames"], truth: Lips) -> Scores:
     """How tracked lips follow the true ones.
 
-    Lips count as closed below the middle between what the tracker reports of the true film's closures and of its open mouths:
-    the tracker never reports quite nothing.
-
     Args:
-        opening: tracked opening of a film that shows the capture's frames, in eye distances; NaN without a face.
-        capture: of the true film.
-        truth: what its lips really did.
+        opening: tracked opening of a film that shows the true film's frames; NaN without a face.
+        film: tracked opening of the true film itself, which says what the tracker calls closed.
+        truth: what its lips really did in these frames.
 
     Returns:
         `correlation` with the true gap, `lag` in frames at which that is highest (positive: late) and `correlation_at_lag`;
-        `closures`, the part of the true closures at which the lips close; `false_closures`, the part of the frames with a truly
-        open mouth in which they are closed.
+        `closures`, the part of the true closures at which the lips close too, out of `judged`, at which the tracker sees the
+        true ones closed; `false_closures`, the part of the frames with open lips in which they are closed. See `evaluate.lips`.
     """
-    shown = np.concatenate([np.arange(*take) for take in capture.config["takes"]])  # the film's frame behind each of T
-    gap, count = truth.gap[shown], min(len(opening), len(shown))
-    opening, gap, shown, seen = opening[:count], gap[:count], shown[:count], capture.lip_gap[:count]
-    near = [np.flatnonzero(abs(shown - middle) <= REACH) for middle in truth.closures]
-    near = [frames for frames in near if len(frames)]
-    is_open = gap > np.quantile(gap, 0.75)
-    limit = (np.median([seen[frames].min() for frames in near]) + np.median(seen[is_open])) / 2
-    known = np.where(np.isfinite(opening), opening, np.inf)
-    lag = best_lag(opening, gap)
+    count = min(len(opening), len(film))
+    opening, film, gap = opening[:count], film[:count], truth.gap[:count]
+    middles = [round(middle) for middle in truth.closures.tolist() if 0 <= round(middle) < count]
+    events = np.array([(max(0, middle - REACH), middle + REACH + 1) for middle in middles], np.int64).reshape(-1, 2)
+    lag, recall = best_lag(opening, gap), closure_recall(opening, film, events)
     return {
         "correlation": correlation(opening, gap, interval=False).value,
         "lag": None if lag.frames is None else float(lag.frames),
         "correlation_at_lag": lag.correlation.value,
-        "closures": float(np.mean([known[frames].min() < limit for frames in near])),
-        "false_closures": float(np.mean(known[is_open] < limit)),
+        "closures": recall.value,
+        "judged": float(recall.frames),
+        "false_closures": wrongly_closed(opening, film).value,
     }
 
 
@@ -264,13 +270,13 @@ COLUMNS: tuple[tuple[str, str, str, str], ...] = (
     ("(best)", "ceiling", "correlation", ".3f"),
     ("late", "lips", "lag", "+.1f"),
     ("closed", "lips", "closures", ".0%"),
+    ("of", "lips", "judged", ".0f"),
     ("false", "lips", "false_closures", ".0%"),
-    ("(best)", "ceiling", "false_closures", ".0%"),
 )
 """Of the table: title, part of the results, measure, format."""
 LEGEND = (
     "lips: correlation of the tracked opening with that of the true film; true lips: with the exact opening; (best): what the "
-    "tracker sees on the true film itself; closed: part of /p b m/ at which lips close; false: of frames with open lips."
+    "tracker sees on the true film itself; closed: part of so many /p b m/ at which lips close too; false: of open frames."
 )
 
 
