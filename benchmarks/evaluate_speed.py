@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 
@@ -24,7 +23,7 @@ from talk3d.capture.track import FaceTracker
 from talk3d.evaluate import guests, image, scores
 from talk3d.evaluate.person import Flicker, likeness, new_edges
 from talk3d.evaluate.report import evaluate
-from talk3d.video import read_frames
+from talk3d.video import AUDIO_RATE, FPS, VideoWriter, read_audio, read_frames, require_video
 
 FRAMES, ROUNDS = 16, 3
 
@@ -71,24 +70,17 @@ def speeds(result: Path, truth: Path) -> dict[str, float]:
 
 
 def looped(path: Path, times: int, to: Path) -> None:
-    """The film and its sound, so many times, without encoding anything again."""
-    with av.open(str(to), "w") as out:
-        streams: dict[int, av.stream.Stream] = {}
-        shift = 0.0
+    """The film and its sound, so many times."""
+    info = require_video(path)
+    sound = read_audio(path)
+    with VideoWriter(to, (info.width, info.height), audio_rate=AUDIO_RATE, crf=18, preset="ultrafast") as writer:
         for _ in range(times):
-            end = shift
-            with av.open(str(path)) as container:
-                for packet in container.demux():
-                    if packet.dts is None:
-                        continue
-                    stream = packet.stream
-                    if stream.index not in streams:
-                        streams[stream.index] = out.add_stream_from_template(stream)
-                    offset = round(shift / float(packet.time_base))
-                    end = max(end, shift + float((packet.pts + packet.duration) * packet.time_base))
-                    packet.pts, packet.dts, packet.stream = packet.pts + offset, packet.dts + offset, streams[stream.index]
-                    out.mux(packet)
-            shift = end
+            count = 0
+            for frame in read_frames(path):
+                writer.write(frame)
+                count += 1
+            samples = count * AUDIO_RATE // FPS
+            writer.write_audio(np.pad(sound[:samples], (0, max(0, samples - len(sound)))))
 
 
 def peak(result: Path, truth: Path) -> dict[str, float]:
