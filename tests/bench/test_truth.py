@@ -152,6 +152,15 @@ def test_lips_that_never_close_or_never_open_are_told_apart(spoken):
     assert (agape["closures"], agape["false_closures"]) == (0, 0)
 
 
+def test_lips_that_move_a_tenth_still_move_whatever_the_unit(spoken):
+    film, truth = spoken
+    timid = film.mean() + 0.1 * (film - film.mean())
+    for unit in (0.01, 1.0, 100.0):
+        scores = score_lips(timid, film, Lips(unit * truth.gap, truth.closures))
+        assert scores["correlation"] == pytest.approx(1)
+        assert scores["lag"] == 0
+
+
 def test_late_lips_have_a_lag(spoken):
     film, truth = spoken
     late = score_lips(np.concatenate([film[:2], film[:-2]]), film, truth)

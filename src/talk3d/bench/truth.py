@@ -209,7 +209,9 @@ def score_lips(opening: Float[np.ndarray, " frames"], film: Float[np.ndarray, " 
         true ones closed; `false_closures`, the part of the frames with open lips in which they are closed. See `evaluate.lips`.
     """
     count = min(len(opening), len(film))
-    opening, film, gap = opening[:count], film[:count], truth.gap[:count]
+    opening, film = opening[:count], film[:count]
+    # Brought to the tracker's unit, as what moves is told from what stands still by how much beside the truth it moves.
+    gap = truth.gap[:count] * np.nanstd(film) / max(float(truth.gap[:count].std()), 1e-9)
     middles = [round(middle) for middle in truth.closures.tolist() if 0 <= round(middle) < count]
     events = np.array([(max(0, middle - REACH), middle + REACH + 1) for middle in middles], np.int64).reshape(-1, 2)
     lag, recall = best_lag(opening, gap), closure_recall(opening, film, events)

@@ -63,7 +63,7 @@ def distances(
 
 
 def correlation(result: Float[np.ndarray, " frames"], truth: Float[np.ndarray, " frames"], *, interval: bool = True) -> Score:
-    """Pearson's correlation over frames where both curves are known; None if one of them never moves.
+    """Pearson's correlation over frames where both curves, in one unit, are known; None if one of them never moves.
 
     The interval is from a circular block bootstrap (Politis and Romano, 1992): neighbouring frames are alike, so whole seconds
     are drawn with replacement and not single frames, which would make a short film look sure of itself.
