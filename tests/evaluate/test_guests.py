@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from talk3d.capture.track import EYE_CORNERS
 from talk3d.errors import ConfigError, ModelMissingError
 from talk3d.evaluate import guests
-from talk3d.evaluate.guests import ARCFACE_POINTS, EYES, MOUTH_CORNERS, NOSE, Fid, Framewise, Look, for_arcface, invite
+from talk3d.evaluate.follow import MOUTH_CORNERS, NOSE_TIP
+from talk3d.evaluate.guests import ARCFACE_POINTS, Fid, Framewise, Look, for_arcface, invite
 from talk3d.judges import inception
 from talk3d.judges.foreign import ArcFaceIrSe50, LpipsAlex
 from talk3d.judges.inception import InceptionFid
@@ -118,9 +120,9 @@ def test_faces_are_cut_out_where_arcface_wants_them() -> None:
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = ARCFACE_POINTS @ turn.T + shift
     landmarks = np.full((468, 2), 100.0)
-    for eye, place in zip(EYES, points[:2], strict=True):
+    for eye, place in zip(EYE_CORNERS, points[:2], strict=True):
         landmarks[list(eye)] = place + np.array([[-6, 0], [6, 0]])
-    landmarks[NOSE], landmarks[list(MOUTH_CORNERS)] = points[2], points[3:]
+    landmarks[NOSE_TIP], landmarks[list(MOUTH_CORNERS)] = points[2], points[3:]
     frame = np.zeros((300, 300, 3), np.uint8)
     for x, y in points:
         frame[round(y) - 3 : round(y) + 3, round(x) - 3 : round(x) + 3] = 255

@@ -20,12 +20,14 @@ import torch
 from jaxtyping import Float, UInt8
 
 from ..capture.detect import warp
+from ..capture.track import EYE_CORNERS
 from ..errors import ConfigError, ModelMissingError
 from ..judges import foreign
 from ..judges.frechet import FeatureStatistics, frechet_distance
 from ..judges.inception import FEATURES, InceptionFid, load_inception
 from ..judges.syncnet import PER_FRAME, SIDE, SyncDistances, SyncNet, cepstra, load_syncnet
 from .align import similarity
+from .follow import MOUTH_CORNERS, NOSE_TIP
 from .lips import Score
 
 MOST = 100
@@ -34,9 +36,7 @@ ARCFACE_SIDE = 112
 ARCFACE_POINTS = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float64
 )
-"""Where ArcFace's pictures have eyes, nose and mouth corners, pixels."""
-EYES, NOSE, MOUTH_CORNERS = ((33, 133), (362, 263)), 4, (61, 291)
-"""The same in the face mesh; an eye is between its corners."""
+"""Where ArcFace's pictures have eyes, nose and mouth corners, pixels; in the face mesh, an eye is between its corners."""
 DLIB_POINTS = (263, 362, 33, 133, 2)
 """Of the face mesh: dlib's five, outer and inner corners of the eye at the right, of that at the left, below the nose."""
 MOUTH_68 = slice(48, 68)
@@ -235,7 +235,8 @@ def for_arcface(
 ) -> UInt8[np.ndarray, "112 112 3"]:
     """A face upright and cut out as ArcFace was trained to see it."""
     points = np.array(
-        [*(landmarks[list(eye)].mean(0) for eye in EYES), landmarks[NOSE], *landmarks[list(MOUTH_CORNERS)]], np.float64
+        [*(landmarks[list(eye)].mean(0) for eye in EYE_CORNERS), landmarks[NOSE_TIP], *landmarks[list(MOUTH_CORNERS)]],
+        np.float64,
     )
     return warp(frame, similarity(points, ARCFACE_POINTS), (ARCFACE_SIDE, ARCFACE_SIDE))
 
