@@ -305,17 +305,16 @@ def gate_scores(avatar: Path, drive: Capture, truth: Lips, output: Path) -> tupl
     return lips, float(10 * np.log10(255**2 / error))
 
 
-LEAST_CORRELATION, LEAST_FACE = 0.58, 24.5
+LEAST_CORRELATION, LEAST_FACE = 0.64, 24.5
 
 
 @pytest.mark.timeout(1800)
 def test_a_short_training_teaches_to_speak(tmp_path):
     """A minute of training must give lips that follow the true ones and a face that is like the film's.
 
-    Five runs (three seeds of everything, two more of the talker alone) gave lip correlations of mean 0.731, deviation 0.037,
-    least 0.679, and faces of 25.08 dB, 0.15, 24.82. The bounds lie four deviations under the means. With another film's sound
-    it was 0.268 and 23.33 dB. Mouths open too little after so few steps (nearly all open ones count as closed), so closures are
-    no part of this. It takes three minutes of one core.
+    Four runs with seeds of their own gave lip correlations of 0.727, 0.798, 0.763 and 0.779 (mean 0.767, deviation 0.030) and faces
+    of 25.16, 24.91, 25.11 and 24.90 dB (25.02, 0.13). The bounds lie four deviations under the means. With another film's sound
+    it was 0.192 and 23.22 dB. Closures are no part of this: twelve are too few. It takes three minutes of one core.
     """
     films, prior = tmp_path / "films", load_prior(shipped("prior"))
     taught = chain.prepare(shorten("ben", "train", TAUGHT, films), tmp_path / "taught", prior, quiet)
