@@ -312,9 +312,9 @@ LEAST_CORRELATION, LEAST_FACE = 0.64, 24.5
 def test_a_short_training_teaches_to_speak(tmp_path):
     """A minute of training must give lips that follow the true ones and a face that is like the film's.
 
-    Four runs with seeds of their own gave lip correlations of 0.727, 0.798, 0.763 and 0.779 (mean 0.767, deviation 0.030) and faces
-    of 25.16, 24.91, 25.11 and 24.90 dB (25.02, 0.13). The bounds lie four deviations under the means. With another film's sound
-    it was 0.192 and 23.22 dB. Closures are no part of this: twelve are too few. It takes three minutes of one core.
+    Four runs with seeds of their own gave lip correlations of 0.727, 0.798, 0.763 and 0.779 (mean 0.767, deviation 0.030) and
+    faces of 25.16, 24.91, 25.11 and 24.90 dB (25.02, 0.13). The bounds lie four deviations under the means. With another film's
+    sound it was 0.192 and 23.22 dB. Closures are no part of this: twelve are too few. It takes three minutes of one core.
     """
     films, prior = tmp_path / "films", load_prior(shipped("prior"))
     taught = chain.prepare(shorten("ben", "train", TAUGHT, films), tmp_path / "taught", prior, quiet)
