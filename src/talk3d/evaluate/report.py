@@ -36,8 +36,8 @@ from .placing import Desk, Say, base_of, common_frames, common_window, notes_on
 from .scores import Curves, Entry, Row
 from .speech import listen
 
-MOST_EMBEDDED = 30_000_000
-"""Larger films stay beside the page, bytes."""
+MOST_EMBEDDED = 8_000_000
+"""Larger films stay beside the page, bytes: in it, each byte takes several of memory while it is written."""
 REPORT = "report.json"
 
 
