@@ -80,26 +80,24 @@ def _spread(a: Float[np.ndarray, " frames"], b: Float[np.ndarray, " frames"]) ->
     """The middle 95 % of the correlation over resampled films; None for films of fewer than four blocks."""
     if len(a) < 4 * BLOCK:
         return None
-    low, high = np.quantile(_resampled(a[None], b, np.random.default_rng(0)), [0.025, 0.975])
+    low, high = np.quantile(_resampled(a, b), [0.025, 0.975])
     return float(low), float(high)
 
 
-def _resampled(
-    curves: Float[np.ndarray, "curves frames"], truth: Float[np.ndarray, " frames"], rng: np.random.Generator
-) -> Float[np.ndarray, "resamples curves"]:
-    """Correlation of each curve with the truth in films made of random blocks, the same for all curves."""
-    count = len(truth)
+def _resampled(curve: Float[np.ndarray, " frames"], truth: Float[np.ndarray, " frames"]) -> Float[np.ndarray, " resamples"]:
+    """A curve's correlation with the truth in films made of random blocks; the same blocks for all curves of a length."""
+    rng, count = np.random.default_rng(0), len(truth)
     blocks = -(-count // BLOCK)
     # Sums over the block that begins at each frame, so that a film of hours costs no more than its blocks.
-    a, b = curves - curves.mean(1, keepdims=True), truth - truth.mean()
-    terms = np.stack([a, np.broadcast_to(b, a.shape), a * a, np.broadcast_to(b * b, a.shape), a * b])
-    running = np.cumsum(np.concatenate([np.zeros((*terms.shape[:2], 1)), terms, terms[..., : BLOCK - 1]], axis=2), axis=2)
-    sums = running[..., BLOCK:] - running[..., :-BLOCK]  # [5, curves, frames]
-    found = []
-    for _ in range(RESAMPLES):
-        x, y, xx, yy, xy = sums[..., rng.integers(0, count, blocks)].sum(2) / (blocks * BLOCK)
-        found.append((xy - x * y) / np.sqrt(np.maximum((xx - x * x) * (yy - y * y), 1e-24)))
-    return np.array(found)
+    a, b = curve - curve.mean(), truth - truth.mean()
+    terms = np.stack([a, b, a * a, b * b, a * b])
+    running = np.cumsum(np.concatenate([np.zeros((5, 1)), terms, terms[:, : BLOCK - 1]], axis=1), axis=1)
+    sums = running[:, BLOCK:] - running[:, :-BLOCK]  # [5, frames]
+    found = np.empty(RESAMPLES)
+    for k in range(RESAMPLES):
+        x, y, xx, yy, xy = sums[:, rng.integers(0, count, blocks)].sum(1) / (blocks * BLOCK)
+        found[k] = (xy - x * y) / np.sqrt(max((xx - x * x) * (yy - y * y), 1e-24))
+    return found
 
 
 def moves(curve: Float[np.ndarray, " frames"], truth: Float[np.ndarray, " frames"]) -> bool:
@@ -148,7 +146,7 @@ def _lag_spread(shifted: dict[int, np.ndarray], truth: np.ndarray) -> tuple[int,
     known = np.isfinite(truth) & np.isfinite(curves).all(axis=0)
     if known.sum() < 4 * BLOCK:
         return None
-    best = lags[_resampled(curves[:, known], truth[known], np.random.default_rng(0)).argmax(axis=1)]
+    best = lags[np.stack([_resampled(curve[known], truth[known]) for curve in curves]).argmax(axis=0)]
     low, high = np.quantile(best, [0.025, 0.975], method="nearest")
     return int(low), int(high)
 
