@@ -16,11 +16,11 @@ import torch
 from talk3d.artifacts import creating
 from talk3d.bench import chain
 from talk3d.bench import truth as bench
-from talk3d.bench.truth import Lips, Scores, opening_of, people_of, score_lips
+from talk3d.bench.truth import Lips, Scores, people_of, score_lips
 from talk3d.camera import Orbit
 from talk3d.capture.build import Capture
 from talk3d.capture.mask import hull_mask
-from talk3d.capture.track import OUTER_EYE_CORNERS, interocular, lip_gap, track
+from talk3d.capture.track import OUTER_EYE_CORNERS, interocular, lip_gap, lip_opening, track
 from talk3d.cli import shipped
 from talk3d.errors import ConfigError
 from talk3d.evaluate.lips import best_lag, correlation
@@ -301,7 +301,7 @@ def gate_scores(avatar: Path, drive: Capture, truth: Lips, output: Path) -> tupl
     true = np.stack(list(drive.frames()))
     faces = np.stack([hull_mask(points * drive.resolution, (drive.resolution,) * 2) for points in drive.landmarks]) > 0
     error = ((frames.astype(float) - true) ** 2).mean(-1)[faces].mean()
-    lips = score_lips(opening_of(seen), opening_of(drive.landmarks), truth.shown_in(drive))
+    lips = score_lips(lip_opening(seen), lip_opening(drive.landmarks), truth.shown_in(drive))
     return lips, float(10 * np.log10(255**2 / error))
 
 

@@ -24,7 +24,7 @@ from jaxtyping import Float
 
 from .. import __version__
 from ..capture.build import Capture
-from ..capture.track import interocular, lip_gap, track
+from ..capture.track import lip_opening, track
 from ..errors import ConfigError
 from ..evaluate.drawings import sheet
 from ..evaluate.film import open_capture, open_video
@@ -126,8 +126,8 @@ def bench_truth(
     people: dict[str, Any] = {}
     sheets = []
     for name in names:
-        people[name], sheet = _bench_person(prior, pack / name, output / name, config, report)
-        sheets.append(sheet)
+        people[name], pictures = _bench_person(prior, pack / name, output / name, config, report)
+        sheets.append(pictures)
     results = {
         "versions": {"talk3d": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
@@ -182,17 +182,12 @@ def _bench_person(
         own, baselines = _rows(scored)
         runs[run] = {
             "likeness": own,
-            "lips": score_lips(opening_of(seen), opening_of(capture.landmarks), lips),
-            "ceiling": score_lips(opening_of(capture.landmarks), opening_of(capture.landmarks), lips),
+            "lips": score_lips(lip_opening(seen), lip_opening(capture.landmarks), lips),
+            "ceiling": score_lips(lip_opening(capture.landmarks), lip_opening(capture.landmarks), lips),
             "baselines": baselines,
         }
     shown = [open_video(output / f"test-{protocol}.mp4", protocol) for _, protocol in RUNS[:2]]
     return {"seconds": clock.seconds, "runs": runs}, sheet(open_capture(captures["test"], "test"), shown)
-
-
-def opening_of(landmarks: Float[np.ndarray, "frames 468 2"]) -> Float[np.ndarray, " frames"]:
-    """Lip gap in eye distances."""
-    return lip_gap(landmarks) / interocular(landmarks)
 
 
 def score_lips(opening: Float[np.ndarray, " frames"], film: Float[np.ndarray, " frames"], truth: Lips) -> Scores:

@@ -162,6 +162,11 @@ def lip_gap(landmarks: Float[np.ndarray, "frames 468 2"]) -> Float[np.ndarray, "
     return np.linalg.norm(pairs, axis=-1) @ np.array([0.25, 0.5, 0.25])
 
 
+def lip_opening(landmarks: Float[np.ndarray, "frames 468 2"]) -> Float[np.ndarray, "frames"]:
+    """`lip_gap` in distances between the outer eye corners of the same frame."""
+    return lip_gap(landmarks) / interocular(landmarks)
+
+
 def lip_width(landmarks: Float[np.ndarray, "frames 468 2"]) -> Float[np.ndarray, "frames"]:
     """Distance between the inner mouth corners in the landmarks' unit."""
     return np.linalg.norm(landmarks[:, INNER_LIPS[0]] - landmarks[:, INNER_LIPS[10]], axis=-1)

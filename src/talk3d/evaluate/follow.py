@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..capture.detect import apply
-from ..capture.track import LANDMARKS, LEFT_BROW, RIGHT_BROW, FaceTracker, eye_opening, interocular, lip_gap
+from ..capture.track import LANDMARKS, LEFT_BROW, RIGHT_BROW, FaceTracker, eye_opening, lip_opening
 from ..judges.sync import EYES, NOSE, in_face, lips_in_face
 from .film import Film
 
@@ -130,13 +130,13 @@ def measure_again(motion: Motion, landmarks: Landmarks) -> Motion:
     pieces = []
     for start in range(0, len(motion.gap), BATCH):
         block = landmarks(start, min(start + BATCH, len(motion.gap))).astype(np.float64)
-        pieces.append((lip_gap(block) / interocular(block), head_pose(block), expression(block)))
+        pieces.append((lip_opening(block), head_pose(block), expression(block)))
     gap, pose, face = (np.concatenate(curves) for curves in zip(*pieces, strict=True))
     return Motion(gap, motion.eyes, pose, face)
 
 
 def _motion(landmarks: Float[np.ndarray, "frames 468 2"], lids: Float[np.ndarray, "frames 2 16 2"]) -> Motion:
-    return Motion(lip_gap(landmarks) / interocular(landmarks), eye_opening(lids), head_pose(landmarks), expression(landmarks))
+    return Motion(lip_opening(landmarks), eye_opening(lids), head_pose(landmarks), expression(landmarks))
 
 
 def head_pose(landmarks: Float[np.ndarray, "frames 468 2"]) -> Float[np.ndarray, "frames 6"]:
