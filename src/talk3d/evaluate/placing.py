@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,11 @@ class Followed:
     sound: Sound | None
     sound_first: int
     """Frame of the sound that belongs to the film's first frame."""
+
+    @cached_property
+    def loudness(self) -> np.ndarray | None:
+        """Of the whole sound, see `align.loudness`; listened to once, however many films are held against it."""
+        return None if self.sound is None else align.loudness(self.sound)
 
     def entry(self, start: int, stop: int, sound: Hear | None = None) -> Entry:
         """A half-open range of its frames, as it is; with another sound if it has none."""
@@ -98,8 +104,8 @@ class Desk:
         """Follow a result, and find out where and when it shows the truth."""
         own = self.followed(film, film.sound, 0)
         heard = None
-        if own.sound is not None and true.sound is not None:
-            seconds = align.by_sound(align.loudness(own.sound), align.loudness(true.sound))
+        if own.loudness is not None and true.loudness is not None:
+            seconds = align.by_sound(own.loudness, true.loudness)
             heard = None if seconds is None else FPS * seconds - true.sound_first
         moved = align.by_motion(own.motion, true.motion)
         if claims.frames is not None:
