@@ -8,7 +8,8 @@ import torch
 
 from talk3d.artifacts import load_state
 from talk3d.errors import CheckpointError
-from talk3d.talker.train import STATE, Talker, TrainConfig, crop_numbers, train_talker
+from talk3d.talker.clip import crop_numbers
+from talk3d.talker.train import STATE, Talker, TrainConfig, train_talker
 
 CONFIG = TrainConfig(steps=4, minutes=None, frames_per_step=4, listen_steps=4, superres_from=0.5, save_seconds=0.0)
 

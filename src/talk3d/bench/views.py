@@ -39,8 +39,8 @@ from ..partials import refuse_existing, write_whole, writing_folder
 from ..pictures import Image, as_image, in_rows, write_png
 from ..prior.generator import LoadedPrior, Picture, composite
 from ..talker.audio import Loudness, frame_windows
+from ..talker.clip import audio_neighbourhood
 from ..talker.speak import Speaker
-from ..talker.train import audio_neighbourhood
 from ..video import read_audio
 
 YAWS = tuple(range(-60, 61, 15))

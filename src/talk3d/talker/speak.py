@@ -29,9 +29,10 @@ from ..prior.generator import Generator, Picture, Profile, composite
 from ..prior.subject import Subject
 from ..video import FPS, VideoWriter, read_audio_chunks
 from .audio import RATE, SAMPLES_PER_FRAME, Loudness, frame_windows
+from .clip import audio_neighbourhood, crop_numbers
 from .delta import DeltaConfig, DeltaNetwork
 from .tokens import Conditions
-from .train import Talker, TrainConfig, audio_neighbourhood, crop_numbers
+from .train import Talker, TrainConfig
 from .unet import Trunk
 
 BATCH = 8

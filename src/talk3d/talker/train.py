@@ -20,43 +20,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from ..artifacts import load_state, optimizer_tensors, restore_optimizer, save_state
 from ..capture.build import Capture
 from ..capture.frames import PersonFrames
-from ..capture.track import INNER_LIPS, OUTER_EYE_CORNERS, OUTER_LIPS
 from ..errors import CheckpointError
-from ..losses import l2, magnitude
 from ..prior.generator import Generator
-from ..prior.patch import Windows, picture_losses, render_patch
+from ..prior.patch import render_patch
 from ..prior.subject import Subject
-from ..prior.superres import BORDER
-from .audio import SAMPLES_PER_FRAME, AudioConfig, Loudness, frame_windows
+from .audio import AudioConfig
+from .clip import audio_neighbourhood, training_conditions
 from .delta import DeltaConfig, DeltaNetwork
+from .gaze import Gaze, draw_outlines, lip_outlines
+from .listen import closed_frames, learn_to_listen, lip_shapes, listening_parameters, vary
 from .modes import EXPRESSIONS
-from .tokens import Conditions, TokenConfig, TokenEncoder
+from .objective import LossWeights, Step, weighted_losses
+from .tokens import TokenConfig
 from .unet import UNetConfig
 
 STATE = "training.safetensors"
 LOG = "log.jsonl"
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """Weight of each term; 0 switches it off."""
-
-    picture: float = 1.0
-    """L1 of raw and final picture (its perceptual part has a weight of its own)."""
-    structure: float = 0.4
-    mouth: float = 10.0
-    """Squared error inside the lips' outline, final picture."""
-    delta: float = 0.001
-    """Mean size of the delta planes."""
-    lips: float = 0.1
-    """The audio code's prediction of the lip shape."""
 
 
 @dataclass(frozen=True)
@@ -98,66 +83,6 @@ class Talker:
     """Mean and deviation of the landmark token over the training frames."""
 
 
-@dataclass(frozen=True)
-class ClipConditions:
-    """Everything that drives the frames of a clip, one row a frame."""
-
-    audio: Float[Tensor, "frames channels columns"]
-    blink: Float[Tensor, " frames"]
-    yaw: Float[Tensor, " frames"]
-    pitch: Float[Tensor, " frames"]
-    landmark: Float[Tensor, "frames 4"]
-
-    def at(self, index: Tensor, code: Float[Tensor, "batch width"]) -> Conditions:
-        """The conditions of frames `index` [B], of which `code` is heard."""
-        return Conditions(
-            code=code,
-            blink=self.blink[index],
-            rotation=torch.stack([self.yaw[index], self.pitch[index]], -1),
-            landmark=self.landmark[index],
-        )
-
-
-def audio_neighbourhood(
-    audio: Float[Tensor, "frames channels columns"], index: Tensor, windows: int
-) -> Float[Tensor, "batch windows channels columns"]:
-    """The windows f - W/2 .. f + W/2 - 1 of each frame f; outside the clip there is silence (-1)."""
-    around = index[:, None] + torch.arange(windows) - windows // 2
-    inside = (around >= 0) & (around < len(audio))
-    picked = audio[around.clamp(0, len(audio) - 1)]
-    return torch.where(inside[..., None, None], picked, -1.0)
-
-
-def crop_numbers(crop_from_source: Float[np.ndarray, "frames 2 3"], resolution: int) -> Float[np.ndarray, "frames 4"]:
-    """Where each crop lies in its source frame: centre x, y (in widths of that crop), log scale, roll (radians)."""
-    linear, shift = crop_from_source[:, :, :2], crop_from_source[:, :, 2]
-    centre = np.linalg.solve(linear, (resolution / 2 - shift)[..., None])[..., 0]
-    scale = np.hypot(linear[:, 0, 0], linear[:, 1, 0])
-    roll = np.arctan2(linear[:, 1, 0], linear[:, 0, 0])
-    widths = centre * scale[:, None] / resolution
-    return np.concatenate([widths, np.log(scale)[:, None], roll[:, None]], 1)
-
-
-def training_conditions(capture: Capture, subject: Subject, audio: AudioConfig) -> tuple[ClipConditions, Tensor]:
-    """Conditions of the training frames (row 0 is the first of them), and the landmark token's mean and deviation.
-
-    The sound ends where the training part ends, so that no window reaches into the test part.
-    """
-    start, stop = capture.train
-    sound = capture.audio()[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]
-    windows = torch.cat(list(frame_windows([sound], Loudness.of([sound]).gain, audio)))
-    numbers = torch.from_numpy(crop_numbers(capture.crop_from_source[start:stop], capture.resolution)).float()
-    scale = torch.stack([numbers.mean(0), numbers.std(0).clamp(min=0.01)])
-    conditions = ClipConditions(
-        audio=windows,
-        blink=torch.from_numpy(capture.blink[start:stop]).float(),
-        yaw=subject.yaw[start:stop],
-        pitch=subject.pitch[start:stop],
-        landmark=((numbers - scale[0]) / scale[1]).clamp(-4, 4),
-    )
-    return conditions, scale
-
-
 def run_folder(output: Path) -> Path:
     """Where the unfinished training of an avatar lives: beside it."""
     return output.with_name(output.name + ".training")
@@ -193,27 +118,29 @@ def train_talker(
     conditions, landmark_scale = training_conditions(capture, subject, config.audio)
     frames = PersonFrames.cached(capture, run / "frames", start, stop)
     profile = subject.generator.profile
-    lips, lip_shapes = _lip_shapes(capture, config.tokens.lip_shapes)
+    closed_shape, shapes = lip_shapes(capture, config.tokens.lip_shapes)
 
     generator = copy.deepcopy(subject.generator).eval().requires_grad_(False)
     network = _new_network(subject, config)
     encoder, unet = network.encoder, network.unet
     talker = Talker(network, generator, landmark_scale)
     superres = list(generator.superresolution.parameters())
-    special = {"constant": [unet.constant], "modes": [network.modes.planes], "listening": _listening(encoder)}
+    special = {"constant": [unet.constant], "modes": [network.modes.planes], "listening": listening_parameters(encoder)}
     groups = {"network": _all_but(network, special), "superresolution": superres, **special}
     optimizer = torch.optim.Adam([{"params": group, "name": name} for name, group in groups.items()], betas=(0.9, 0.99))
     identity = {"subject": subject.hash, "config": _comparable(config)}
     fresh = not (run / STATE).exists()
     step, elapsed = _resume(run, talker, optimizer, identity)
     if fresh:
-        _learn_to_listen(encoder, conditions.audio, lip_shapes, lips, config, progress)
+        learn_to_listen(
+            encoder, conditions.audio, shapes, closed_shape, config.audio, config.listen_steps, config.seed, progress
+        )
 
     planes = subject.planes
     ws = subject.ws
-    gaze_at = _Gaze.of(capture)
-    outlines = _lip_outlines(capture)[start:stop]
-    closed = torch.from_numpy(_closed_frames(capture))
+    gaze_at = Gaze.of(capture)
+    outlines = lip_outlines(capture)[start:stop]
+    closed = torch.from_numpy(closed_frames(capture))
     saved = time.monotonic()
     while True:
         part = _part_done(step, elapsed, config)
@@ -238,19 +165,15 @@ def train_talker(
         index, windows = gaze_at.choose(config.frames_per_step, profile.neural_resolution, rng)
         where = torch.from_numpy(index)
         silent = closed[where] & torch.from_numpy(rng.random(len(index)) < config.silence)
-        sound = _augment(audio_neighbourhood(conditions.audio, where, config.tokens.windows), config.audio, rng)
+        sound = vary(audio_neighbourhood(conditions.audio, where, config.tokens.windows), config.audio, rng)
         codes = encoder.hear(torch.where(silent[:, None, None, None], -1.0, sound))
         delta = network(unet.trunk(planes), conditions.at(where, codes))
         cameras = profile.orbit.pose(conditions.yaw[where], conditions.pitch[where])
         patch = render_patch(generator, planes + delta, ws.expand(len(index), -1, -1), cameras, windows, rng)
         views = frames.views(start + index)
-        terms = picture_losses(patch, views.target, views.background, windows, config.weights.structure, views.known)
-        assert patch.final is not None
-        mask = windows.cut(_draw_outlines(outlines[index], views.target.shape[-1]), BORDER)
-        losses = {name: config.weights.picture * value.mean() for name, value in terms.items()}
-        losses["mouth"] = config.weights.mouth * l2(patch.final[:, :3], windows.cut(views.target, BORDER)[:, :3], mask).mean()
-        losses["delta"] = config.weights.delta * magnitude(delta / unet.scale).mean()
-        losses["lips"] = config.weights.lips * F.mse_loss(encoder.lips(codes), lip_shapes[where])
+        mouth = draw_outlines(outlines[index], views.target.shape[-1])
+        made = Step(patch, windows, views, mouth, delta / unet.scale, encoder.lips(codes), shapes[where])
+        losses = weighted_losses(made, config.weights)
         total = torch.stack(list(losses.values())).sum()
         optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -283,122 +206,9 @@ def _new_network(subject: Subject, config: TrainConfig) -> DeltaNetwork:
     return network.eval()
 
 
-# ------------------------------------------------------------------------------------------------------- listening
-
-
-def _learn_to_listen(
-    encoder: TokenEncoder,
-    audio: Float[Tensor, "frames channels columns"],
-    shapes: Float[Tensor, "frames shapes"],
-    closed_shape: Float[Tensor, " shapes"],
-    config: TrainConfig,
-    progress: Callable[[float, str], None],
-) -> None:
-    """Teach the audio encoder to predict lip shapes."""
-    encoder.audio_net.measure(audio)
-    encoder.train()
-    optimizer = torch.optim.AdamW(_listening(encoder), lr=2e-3, weight_decay=1e-2)
-    silence = torch.full((2, config.tokens.windows, config.audio.channels, config.audio.columns), -1.0)
-    for step in range(config.listen_steps):
-        rng = np.random.default_rng([config.seed, 4, step])
-        optimizer.param_groups[0]["lr"] = 2e-3 * (0.5 + 0.5 * math.cos(math.pi * step / config.listen_steps))
-        index = torch.from_numpy(rng.integers(0, len(audio), 48))
-        around = audio_neighbourhood(audio, index, config.tokens.windows)
-        heard = torch.cat([_augment(around, config.audio, rng), silence])
-        wanted = torch.cat([shapes[index], closed_shape.expand(2, -1)])
-        loss = F.mse_loss(encoder.lips(encoder.hear(heard)), wanted)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        if (step + 1) % 25 == 0:
-            progress(0.0, f"listening {step + 1}/{config.listen_steps} error {float(loss.detach()):.3f}")
-    # From here on its codes are looked at by another network, which should not have to see through the noise of dropout.
-    encoder.eval()
-    with torch.no_grad():
-        pieces = torch.arange(len(audio)).split(128)
-        encoder.settle(torch.cat([encoder.hear(audio_neighbourhood(audio, piece, config.tokens.windows)) for piece in pieces]))
-
-
-def _listening(encoder: TokenEncoder) -> list[torch.nn.Parameter]:
-    """The part of the encoder that hears."""
-    modules = (encoder.audio_net, encoder.audio_attention, encoder.lips)
-    return [parameter for module in modules for parameter in module.parameters()]
-
-
 def _all_but(module: torch.nn.Module, groups: dict[str, list[torch.nn.Parameter]]) -> list[torch.nn.Parameter]:
     known = {id(parameter) for group in groups.values() for parameter in group}
     return [parameter for parameter in module.parameters() if id(parameter) not in known]
-
-
-def _augment(windows: Tensor, audio: AudioConfig, rng: np.random.Generator) -> Tensor:
-    """Another level (0.9 dB) and a little noise: what must not change the lips."""
-    gain = torch.zeros(len(windows), 1, windows.shape[2], 1)
-    gain[:, :, : audio.bands] = torch.from_numpy(rng.normal(0, 0.03, (len(windows), 1, 1, 1))).float()
-    return windows + gain + torch.from_numpy(rng.standard_normal(windows.shape, dtype=np.float32)) * 0.02
-
-
-def _lip_shapes(capture: Capture, count: int) -> tuple[Tensor, Tensor]:
-    """The closed shape [shapes] and the lip shape of each training frame [frames, shapes] (principal components)."""
-    start, stop = capture.train
-    points = capture.landmarks[start:stop][:, [*OUTER_LIPS, *INNER_LIPS]]
-    lips = torch.from_numpy(points - points.mean(1, keepdims=True)).float().flatten(1)
-    centred = lips - lips.mean(0)
-    _, values, directions = torch.linalg.svd(centred, full_matrices=False)
-    scale = values[0] / math.sqrt(len(lips))
-    shapes = centred @ directions[:count].T / scale
-    closed = torch.from_numpy(_closed_frames(capture))
-    return shapes[closed].mean(0), shapes
-
-
-def _closed_frames(capture: Capture) -> np.ndarray:
-    """Which training frames have their lips as closed as the tightest tenth of them."""
-    gap = capture.lip_gap[slice(*capture.train)]
-    return gap <= np.quantile(gap, 0.1)
-
-
-# ----------------------------------------------------------------------------------------------------- where to look
-
-
-@dataclass(frozen=True)
-class _Gaze:
-    """Which frames a step looks at, and where in them."""
-
-    mouths: Float[np.ndarray, "frames 2"]
-    eyes: Float[np.ndarray, "frames 2"]
-    blinking: Float[np.ndarray, " frames"]
-    """Odds of the frames that are chosen for their eyes: half of them evenly, half by how closed the eyes are."""
-
-    @classmethod
-    def of(cls, capture: Capture) -> _Gaze:
-        """Of the training frames."""
-        landmarks = capture.landmarks[slice(*capture.train)]
-        blink = np.clip(capture.blink[slice(*capture.train)], 0, 1).astype(np.float64) + 1e-6
-        odds = 0.5 / len(blink) + 0.5 * blink / blink.sum()
-        return cls(landmarks[:, list(OUTER_LIPS)].mean(1), landmarks[:, list(OUTER_EYE_CORNERS)].mean(1), odds)
-
-    def choose(self, count: int, size: int, rng: np.random.Generator) -> tuple[np.ndarray, Windows]:
-        """Frames [B] and a window of each: every second one at the mouth, one in four at the eyes, the others anywhere."""
-        turn = (np.arange(count) + rng.integers(4)) % 4  # so that smaller counts have their turns too
-        index = rng.integers(0, len(self.mouths), count)
-        index[turn == 3] = rng.choice(len(self.eyes), int((turn == 3).sum()), p=self.blinking)
-        windows = Windows.around(self.mouths[index], size, rng).where(turn % 2 == 0, Windows.random(count, size, rng))
-        return index, windows.where(turn != 3, Windows.around(self.eyes[index], size, rng))
-
-
-def _lip_outlines(capture: Capture) -> Float[np.ndarray, "frames points 2"]:
-    """The lips' outline, widened by a quarter so that the skin which moves along is inside."""
-    lips = capture.landmarks[:, list(OUTER_LIPS)]
-    centre = lips.mean(1, keepdims=True)
-    return centre + 1.25 * (lips - centre)
-
-
-def _draw_outlines(outlines: Float[np.ndarray, "frames points 2"], size: int) -> Float[Tensor, "frames 1 size size"]:
-    import cv2
-
-    masks = np.zeros((len(outlines), size, size), np.uint8)
-    for mask, outline in zip(masks, outlines, strict=True):
-        cv2.fillPoly(mask, [np.round(outline * size).astype(np.int32)], 1)
-    return torch.from_numpy(masks)[:, None].float()
 
 
 # ------------------------------------------------------------------------------------------------------------- state

@@ -1,0 +1,78 @@
+"""What drives the frames of a clip: sound, blinks, the head's pose and its place in the source picture.
+
+Letters: B frames, W windows around a frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..capture.build import Capture
+from ..prior.subject import Subject
+from .audio import SAMPLES_PER_FRAME, AudioConfig, Loudness, frame_windows
+from .tokens import Conditions
+
+
+@dataclass(frozen=True)
+class ClipConditions:
+    """Everything that drives the frames of a clip, one row a frame."""
+
+    audio: Float[Tensor, "frames channels columns"]
+    blink: Float[Tensor, " frames"]
+    yaw: Float[Tensor, " frames"]
+    pitch: Float[Tensor, " frames"]
+    landmark: Float[Tensor, "frames 4"]
+
+    def at(self, index: Tensor, code: Float[Tensor, "batch width"]) -> Conditions:
+        """The conditions of frames `index` [B], of which `code` is heard."""
+        return Conditions(
+            code=code,
+            blink=self.blink[index],
+            rotation=torch.stack([self.yaw[index], self.pitch[index]], -1),
+            landmark=self.landmark[index],
+        )
+
+
+def audio_neighbourhood(
+    audio: Float[Tensor, "frames channels columns"], index: Tensor, windows: int
+) -> Float[Tensor, "batch windows channels columns"]:
+    """The windows f - W/2 .. f + W/2 - 1 of each frame f; outside the clip there is silence (-1)."""
+    around = index[:, None] + torch.arange(windows) - windows // 2
+    inside = (around >= 0) & (around < len(audio))
+    picked = audio[around.clamp(0, len(audio) - 1)]
+    return torch.where(inside[..., None, None], picked, -1.0)
+
+
+def crop_numbers(crop_from_source: Float[np.ndarray, "frames 2 3"], resolution: int) -> Float[np.ndarray, "frames 4"]:
+    """Where each crop lies in its source frame: centre x, y (in widths of that crop), log scale, roll (radians)."""
+    linear, shift = crop_from_source[:, :, :2], crop_from_source[:, :, 2]
+    centre = np.linalg.solve(linear, (resolution / 2 - shift)[..., None])[..., 0]
+    scale = np.hypot(linear[:, 0, 0], linear[:, 1, 0])
+    roll = np.arctan2(linear[:, 1, 0], linear[:, 0, 0])
+    widths = centre * scale[:, None] / resolution
+    return np.concatenate([widths, np.log(scale)[:, None], roll[:, None]], 1)
+
+
+def training_conditions(capture: Capture, subject: Subject, audio: AudioConfig) -> tuple[ClipConditions, Tensor]:
+    """Conditions of the training frames (row 0 is the first of them), and the landmark token's mean and deviation.
+
+    The sound ends where the training part ends, so that no window reaches into the test part.
+    """
+    start, stop = capture.train
+    sound = capture.audio()[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]
+    windows = torch.cat(list(frame_windows([sound], Loudness.of([sound]).gain, audio)))
+    numbers = torch.from_numpy(crop_numbers(capture.crop_from_source[start:stop], capture.resolution)).float()
+    scale = torch.stack([numbers.mean(0), numbers.std(0).clamp(min=0.01)])
+    conditions = ClipConditions(
+        audio=windows,
+        blink=torch.from_numpy(capture.blink[start:stop]).float(),
+        yaw=subject.yaw[start:stop],
+        pitch=subject.pitch[start:stop],
+        landmark=((numbers - scale[0]) / scale[1]).clamp(-4, 4),
+    )
+    return conditions, scale

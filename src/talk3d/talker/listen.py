@@ -1,0 +1,99 @@
+"""Learning to hear: before anything is drawn, the audio encoder learns which lip shape each sound makes (seconds)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..capture.build import Capture
+from ..capture.track import INNER_LIPS, OUTER_LIPS
+from .audio import AudioConfig
+from .clip import audio_neighbourhood
+from .tokens import TokenEncoder
+
+
+def learn_to_listen(
+    encoder: TokenEncoder,
+    audio: Float[Tensor, "frames channels columns"],
+    shapes: Float[Tensor, "frames shapes"],
+    closed_shape: Float[Tensor, " shapes"],
+    config: AudioConfig,
+    steps: int,
+    seed: int,
+    progress: Callable[[float, str], None],
+) -> None:
+    """Teach the audio encoder to predict lip shapes.
+
+    Args:
+        encoder: its audio part is changed.
+        audio: windows of all training frames.
+        shapes: their lip shapes, from `lip_shapes`.
+        closed_shape: the shape of closed lips, which silence should give.
+        config: of the windows.
+        steps: to take.
+        seed: of the frames chosen and of what varies.
+        progress: called with (0, a line of numbers).
+    """
+    encoder.audio_net.measure(audio)
+    encoder.train()
+    optimizer = torch.optim.AdamW(listening_parameters(encoder), lr=2e-3, weight_decay=1e-2)
+    windows = encoder.config.windows
+    silence = torch.full((2, windows, config.channels, config.columns), -1.0)
+    for step in range(steps):
+        rng = np.random.default_rng([seed, 4, step])
+        optimizer.param_groups[0]["lr"] = 2e-3 * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+        index = torch.from_numpy(rng.integers(0, len(audio), 48))
+        around = audio_neighbourhood(audio, index, windows)
+        heard = torch.cat([vary(around, config, rng), silence])
+        wanted = torch.cat([shapes[index], closed_shape.expand(2, -1)])
+        loss = F.mse_loss(encoder.lips(encoder.hear(heard)), wanted)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if (step + 1) % 25 == 0:
+            progress(0.0, f"listening {step + 1}/{steps} error {float(loss.detach()):.3f}")
+    # From here on its codes are looked at by another network, which should not have to see through the noise of dropout.
+    encoder.eval()
+    with torch.no_grad():
+        pieces = torch.arange(len(audio)).split(128)
+        encoder.settle(torch.cat([encoder.hear(audio_neighbourhood(audio, piece, windows)) for piece in pieces]))
+
+
+def listening_parameters(encoder: TokenEncoder) -> list[nn.Parameter]:
+    """The part of the encoder that hears."""
+    modules = (encoder.audio_net, encoder.audio_attention, encoder.lips)
+    return [parameter for module in modules for parameter in module.parameters()]
+
+
+def vary(
+    heard: Float[Tensor, "batch windows channels columns"], audio: AudioConfig, rng: np.random.Generator
+) -> Float[Tensor, "batch windows channels columns"]:
+    """Another level (0.9 dB) and a little noise: what must not change the lips."""
+    gain = torch.zeros(len(heard), 1, heard.shape[2], 1)
+    gain[:, :, : audio.bands] = torch.from_numpy(rng.normal(0, 0.03, (len(heard), 1, 1, 1))).float()
+    return heard + gain + torch.from_numpy(rng.standard_normal(heard.shape, dtype=np.float32)) * 0.02
+
+
+def lip_shapes(capture: Capture, count: int) -> tuple[Tensor, Tensor]:
+    """The closed shape [shapes] and the lip shape of each training frame [frames, shapes] (principal components)."""
+    start, stop = capture.train
+    points = capture.landmarks[start:stop][:, [*OUTER_LIPS, *INNER_LIPS]]
+    lips = torch.from_numpy(points - points.mean(1, keepdims=True)).float().flatten(1)
+    centred = lips - lips.mean(0)
+    _, values, directions = torch.linalg.svd(centred, full_matrices=False)
+    scale = values[0] / math.sqrt(len(lips))
+    shapes = centred @ directions[:count].T / scale
+    closed = torch.from_numpy(closed_frames(capture))
+    return shapes[closed].mean(0), shapes
+
+
+def closed_frames(capture: Capture) -> np.ndarray:
+    """Which training frames have their lips as closed as the tightest tenth of them."""
+    gap = capture.lip_gap[slice(*capture.train)]
+    return gap <= np.quantile(gap, 0.1)
