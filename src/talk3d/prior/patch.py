@@ -47,6 +47,10 @@ class Windows:
         """These windows for some pictures, the other ones for the rest."""
         return Windows(np.where(mine, self.top, other.top), np.where(mine, self.left, other.left), self.side, self.size)
 
+    def repeat(self, times: int) -> Windows:
+        """Each window so many times in a row."""
+        return Windows(self.top.repeat(times), self.left.repeat(times), self.side, self.size)
+
     def positions(self) -> Float[Tensor, "pictures rays 2"]:
         """Centres of the windows' pixels, (x, y) in 0..1, row by row."""
         steps = np.arange(self.side) + 0.5

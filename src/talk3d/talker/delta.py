@@ -29,7 +29,9 @@ class DeltaConfig:
         """From what `dataclasses.asdict` made, after a passage through JSON, where tuples become lists."""
         sizes = fields["unet"]
         unet = UNetConfig(**sizes | {name: tuple(sizes[name]) for name in ("down", "up")})
-        return cls(AudioConfig(**fields["audio"]), TokenConfig(**fields["tokens"]), unet, tuple(fields["expressions"]))
+        # Avatars from before there was an ear do not name it.
+        audio = AudioConfig(**{"ear": False} | fields["audio"])
+        return cls(audio, TokenConfig(**fields["tokens"]), unet, tuple(fields["expressions"]))
 
 
 class DeltaNetwork(nn.Module):
