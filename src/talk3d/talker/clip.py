@@ -29,12 +29,12 @@ class ClipConditions:
     landmark: Float[Tensor, "frames 4"]
 
     def at(self, index: Tensor, code: Float[Tensor, "batch width"]) -> Conditions:
-        """The conditions of frames `index` [B], of which `code` is heard."""
+        """The conditions of frames `index` [B], of which `code` is heard; where the code is."""
         return Conditions(
             code=code,
-            blink=self.blink[index],
-            rotation=torch.stack([self.yaw[index], self.pitch[index]], -1),
-            landmark=self.landmark[index],
+            blink=self.blink[index].to(code.device),
+            rotation=torch.stack([self.yaw[index], self.pitch[index]], -1).to(code.device),
+            landmark=self.landmark[index].to(code.device),
         )
 
 
