@@ -13,9 +13,9 @@ from talk3d.camera import Orbit
 from talk3d.errors import CheckpointError, ConfigError
 from talk3d.heads.model import HeadPack
 from talk3d.pretrain import dataset, train
-from talk3d.pretrain import run as runs
+from talk3d import runs
 from talk3d.pretrain.dataset import HELD_OUT_SHARDS, ShardWriters, render_shard
-from talk3d.pretrain.run import STATE, Workers
+from talk3d.runs import STATE, Workers
 from talk3d.pretrain.train import PretrainConfig, train_prior
 from talk3d.prior.generator import Generator, Profile
 

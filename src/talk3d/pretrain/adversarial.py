@@ -31,9 +31,9 @@ from ..pictures import Image, as_image, in_rows, write_png
 from ..prior.discriminator import DiscriminatorConfig, DualDiscriminator
 from ..prior.generator import Generator, composite
 from ..prior.patch import Windows, picture_losses, render_patch
+from ..runs import Run, Workers, finish_gradients, follow, weights_digest
 from .dataset import Batch, HeadShards
 from .labelled import LabelledDataset
-from .run import Run, Workers, finish_gradients, follow, weights_digest
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Letters: B frames of a step, K numbers of a lip shape.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -125,7 +126,7 @@ class Finished:
 
 
 class Objective(nn.Module):
-    """All terms and those who judge them. What it learns while training runs is its `discriminator`.
+    """All terms and those who judge them. Of its modules only the `discriminator` learns while training runs.
 
     Args:
         weights: of the terms.
@@ -147,7 +148,9 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.weights = weights
-        self._generator, self._space, self._reader, self._expert = [generator], space, [reader], expert
+        self.generator, self.space, self.reader, self.expert = generator, space, reader, expert
+        # Its own copy: another device must not move everyone's.
+        self.headnet = copy.deepcopy(load_headnet())
         self.discriminator: DualDiscriminator | None = None
         if weights.adversarial:
             with torch.random.fork_rng(devices=[]):
@@ -173,7 +176,7 @@ class Objective(nn.Module):
         if w.perceptual:
             # Half as fine as the final picture, as HeadNet was trained.
             drawn, filmed = (shrink(pictures, views.target.shape[-1]) for pictures in (finished.drawn, finished.filmed))
-            losses["perceptual"] = w.perceptual * load_headnet().distance(drawn, filmed).mean()
+            losses["perceptual"] = w.perceptual * self.headnet.distance(drawn, filmed).mean()
         if w.reads or w.mouth_perceptual:
             losses |= self._mouth_losses(step, finished)
         if w.identity and step.number % IDENTITY_EVERY == 0:
@@ -211,28 +214,26 @@ class Objective(nn.Module):
         drawn, losses = drawn[whole], {}
         if w.mouth_perceptual:
             filmed = cut_mouths(shrink(finished.filmed, final_size), centres, reach)[0][whole]
-            losses["mouth_perceptual"] = w.mouth_perceptual * load_headnet().distance(drawn, filmed).mean()
-        reader = self._reader[0]
-        if w.reads and reader is not None:
-            read = reader(drawn)
+            losses["mouth_perceptual"] = w.mouth_perceptual * self.headnet.distance(drawn, filmed).mean()
+        if w.reads and self.reader is not None:
+            read = self.reader(drawn)
             if w.mouth_shape:
                 losses["mouth_shape"] = w.mouth_shape * F.mse_loss(read, step.shapes[whole])
-            if w.sync and self._expert is not None and self._space is not None:
-                seen, sound = self._expert(step.index[whole], self._space.lips(read))
+            if w.sync and self.expert is not None and self.space is not None:
+                seen, sound = self.expert(step.index[whole], self.space.lips(read))
                 losses["sync"] = w.sync * unlikeness(seen, sound).mean()
         return losses
 
     def _identity_loss(self, step: Step) -> Tensor:
         """Of the first frame's whole face, as rough as it is rendered."""
-        generator = self._generator[0]
+        generator = self.generator
         intrinsics = generator.profile.orbit.intrinsics().to(step.cam2world)[None]
         seen = generator.render(step.planes[:1], step.cam2world[:1], intrinsics, deterministic=True)
         k = step.views.target.shape[-1] // seen.rgb.shape[-1]
         behind = F.avg_pool2d(step.views.background[:1], k)
         filmed = composite(F.avg_pool2d(step.views.target[:1], k), behind)
         drawn = composite(torch.cat([seen.rgb, 2 * seen.alpha - 1], 1), behind)
-        headnet = load_headnet()
-        return unlikeness(headnet(drawn).embedding, headnet(filmed).embedding).mean()
+        return unlikeness(self.headnet(drawn).embedding, self.headnet(filmed).embedding).mean()
 
     def _reprojection_loss(self, step: Step, rng: np.random.Generator) -> Tensor:
         """Render the first frame's surface again, along rays from another camera to its points.
@@ -240,7 +241,7 @@ class Objective(nn.Module):
         A solid surface has one colour and one depth from everywhere; fog has not. Points that the second camera does not see
         (its depth is another) say nothing.
         """
-        generator, orbit = self._generator[0], self._generator[0].profile.orbit
+        generator, orbit = self.generator, self.generator.profile.orbit
         intrinsics = orbit.intrinsics().to(step.cam2world)[None]
         first = rays_through(step.cam2world[:1], intrinsics, step.windows.positions()[:1].to(step.cam2world))
         depth = step.patch.depth[:1].flatten(2).mT  # [1, rays, 1]

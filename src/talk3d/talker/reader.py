@@ -8,6 +8,7 @@ Letters: F frames, B pictures, K numbers of a lip shape.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from ..judges.sync import LIP_NUMBERS, MouthHabit, SyncExpert, load_sync, mouth_motion, sound_features
+from ..judges.sync import MouthHabit, SyncExpert, load_sync, mouth_motion, sound_features
 
 SIDE = 32
 """Side of the mouth pictures that are read, pixels."""
@@ -158,7 +159,7 @@ def _as_drawn(mouths: UInt8[Tensor, "batch 3 side side"], rng: np.random.Generat
     return cut_mouths(pictures, centres, 0.5)[0] + colour
 
 
-class SyncJudge:
+class SyncJudge(nn.Module):
     """The lip-sync expert on single drawn frames of a clip: the frames around are the filmed ones (method 7.1).
 
     Args:
@@ -167,21 +168,26 @@ class SyncJudge:
         expert: the shipped one unless told otherwise.
     """
 
+    rest: Tensor
+    lips: Tensor
+    heard: Tensor
+
     def __init__(
         self,
         lips: Float[np.ndarray, "frames 80"],
         sound: Float[np.ndarray, " samples"],
         expert: SyncExpert | None = None,
     ) -> None:
-        assert lips.shape[1] == LIP_NUMBERS
-        self.expert = expert or load_sync()
+        super().__init__()
+        self.expert = expert or copy.deepcopy(load_sync())
         habit = MouthHabit.of(lips)
-        self.rest, self.spread = torch.from_numpy(habit.rest).float(), habit.spread
-        self.lips = torch.from_numpy(lips).float()
+        self.spread = habit.spread
+        self.register_buffer("rest", torch.from_numpy(habit.rest).float())
+        self.register_buffer("lips", torch.from_numpy(lips).float())
         with torch.no_grad():
-            self.heard = self.expert.sound(sound_features(sound, len(lips))[None])[0]  # [F, D]
+            self.register_buffer("heard", self.expert.sound(sound_features(sound, len(lips))[None])[0])  # [F, D]
 
-    def __call__(
+    def forward(
         self, index: Tensor, lips: Float[Tensor, "batch 80"]
     ) -> tuple[Float[Tensor, "batch size"], Float[Tensor, "batch size"]]:
         """Vectors of lips and of sound.
@@ -190,7 +196,7 @@ class SyncJudge:
             index: of the frames [B], counted from the first training frame.
             lips: to put into their place; carry gradients.
         """
-        around = index[:, None] + torch.arange(-AROUND, AROUND + 1)
+        around = index[:, None] + torch.arange(-AROUND, AROUND + 1, device=index.device)
         film = self.lips[around.clamp(0, len(self.lips) - 1)]  # [B, 2 AROUND + 1, 80]
         film = torch.cat([film[:, :AROUND], lips[:, None], film[:, AROUND + 1 :]], 1)
         seen = self.expert.lips(mouth_motion((film - self.rest) / self.spread))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from talk3d.errors import CheckpointError, ConfigError
-from talk3d.pretrain.run import Run, Workers, finish_gradients, follow
+from talk3d.runs import Run, Workers, finish_gradients, follow
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def test_shares_cover_the_batch(total: int, count: int, expected: list[slice]) -
 TOGETHER = """
 import sys, torch
 from pathlib import Path
-from talk3d.pretrain.run import finish_gradients, join
+from talk3d.runs import finish_gradients, join
 torch.set_num_threads(1)
 with join() as workers:
     parameter = torch.nn.Parameter(torch.zeros(3))
