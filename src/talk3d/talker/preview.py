@@ -40,6 +40,8 @@ class Preview:
     """Which of the training frames."""
     views: Views
     """The same, as filmed."""
+    note: str = ""
+    """What else the caption says."""
 
     def write(self, talker: Talker, step: int, elapsed: float) -> None:
         """Draw the sheet and replace the earlier one.
@@ -51,7 +53,7 @@ class Preview:
         """
         index = torch.from_numpy(self.index)
         drawn, side = (draw_frames(talker, self.subject, self.conditions, index, turn) for turn in (0.0, SIDE))
-        caption = f"step {step}, {elapsed / 60:.1f} min: filmed, drawn, error x {ERROR_GAIN:g}, from the side"
+        caption = f"step {step}, {elapsed / 60:.1f} min: filmed, drawn, error x {ERROR_GAIN:g}, from the side{self.note}"
         write_png(self.path, sheet(self.views, drawn, side, caption))
 
 

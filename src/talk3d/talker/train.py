@@ -201,7 +201,8 @@ def train_talker(
         validation = Validation(torch.from_numpy(validated), frames.views(start + validated), mouths)
     gap = capture.lip_gap[start:stop]
     shown = np.concatenate([closed_and_open(gap, learnt), closed_and_open(gap, validated)])
-    preview = Preview(run / PREVIEW, subject, conditions, shown, frames.views(start + shown))
+    note = "; the lower half is held out" if validation else ""
+    preview = Preview(run / PREVIEW, subject, conditions, shown, frames.views(start + shown), note)
     profile = generator.profile
 
     part = _part_done(step, elapsed, config)

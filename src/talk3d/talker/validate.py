@@ -24,7 +24,7 @@ LONGEST = 200
 """Frames: eight seconds hold every sound of a language."""
 SHORTEST = 40
 """Frames; less than that is too little to judge by, and the clip too short to lose it."""
-DRAWN = 8
+DRAWN = 6
 """Frames that are drawn, evenly spread over the slice."""
 TIMES = 10
 """How often a training is validated, from its first tenth to its end."""
