@@ -93,6 +93,7 @@ def prepare(
     output: Output,
     consent: Consent,
     audio: Path | None = None,
+    sync: str = "auto",
     prior: Path | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -103,12 +104,15 @@ def prepare(
         output: folder of the Capture.
         consent: who agreed to be portrayed: the person is you (self), gave you permission, or does not exist (synthetic).
         audio: a sound file to use instead of the video's own sound; it must start with the first frame.
+        sync: auto measures how late the sound is and mends it, keep leaves it, a number says how many frames it is late.
         prior: a Prior folder instead of the shipped one.
         overwrite: replace an existing Capture.
     """
     from .capture import build
+    from .capture.sound import parse_sync
     from .prior.generator import load_prior
 
+    late = parse_sync(sync)
     model = load_prior(prior or shipped("prior"))
     with _bar("Preparing") as report:
         capture = build.prepare(
@@ -121,6 +125,7 @@ def prepare(
             consent=consent,
             progress=report,
             audio=audio,
+            sync=late,
             overwrite=overwrite,
         )
     for warning in capture.report["warnings"]:
