@@ -125,10 +125,9 @@ def another_voice(
 
 
 def heard_visemes(network: Ear, clips: Clips) -> dict[str, float]:
-    """Correlation of each viseme's curve with the truth over all clips."""
+    """Correlation of each viseme's curve with the truth over all clips, of those that occur in them."""
     with torch.no_grad():
         seen = network(clips.bands.float())[1].softmax(1)
-    return {
-        name: float(np.corrcoef(seen[:, k].flatten(), clips.visemes[:, k].float().flatten())[0, 1])
-        for k, name in enumerate(VISEMES)
-    }
+    true = clips.visemes.float()
+    occur = [k for k in range(len(VISEMES)) if true[:, k].max() > 0]
+    return {VISEMES[k]: float(np.corrcoef(seen[:, k].flatten(), true[:, k].flatten())[0, 1]) for k in occur}
