@@ -34,7 +34,7 @@ from .gaze import Gaze, draw_outlines, lip_outlines
 from .listen import closed_frames, learn_to_listen, lip_shapes, listening_parameters, vary
 from .modes import EXPRESSIONS
 from .objective import LossWeights, Step, weighted_losses
-from .preview import Preview, closed_and_open
+from .preview import Preview
 from .tokens import TokenConfig
 from .unet import UNetConfig
 from .validate import Validation, held_out, is_due, spread_over
@@ -80,7 +80,9 @@ class TrainConfig:
     tokens: TokenConfig = field(default_factory=TokenConfig)
     seed: int = 0
     save_seconds: float = 30.0
+    """From one saved state to the next: what a killed training has to repeat at most."""
     preview_seconds: float = 60.0
+    """From one sheet to the next."""
 
 
 def run_folder(output: Path) -> Path:
@@ -149,11 +151,7 @@ def train_talker(
     special = {"constant": [unet.constant], "modes": [network.modes.planes], "listening": listening_parameters(encoder)}
     groups = {"network": _all_but(network, special), "superresolution": superres, **special}
     optimizer = torch.optim.Adam([{"params": group, "name": name} for name, group in groups.items()], betas=(0.9, 0.99))
-    modules = {
-        f"{what}{name}": module
-        for what, those in (("", talker), ("average_", average), ("best_", best))
-        for name, module in those.trained().items()
-    }
+    modules = talker.trained() | average.trained("average_") | best.trained("best_")
     origin = {"subject": subject.hash}
     record = Run(run, config, modules, {"optimizer": optimizer}, workers, origin=origin, harmless=HARMLESS)
     step, elapsed = record.resume(), float(record.notes.get("elapsed", 0.0))
@@ -165,14 +163,8 @@ def train_talker(
     gaze = _among(Gaze.of(capture), learnt)
     outlines = lip_outlines(capture)[start:stop]
     closed = torch.from_numpy(closed_frames(capture))
-    validation = None
-    if len(validated):
-        mouths = draw_outlines(outlines[validated], capture.resolution)
-        validation = Validation(torch.from_numpy(validated), frames.views(start + validated), mouths)
-    gap = capture.lip_gap[start:stop]
-    shown = np.concatenate([closed_and_open(gap, learnt), closed_and_open(gap, validated)])
-    note = "; the lower half is held out" if validation else ""
-    preview = Preview(run / PREVIEW, subject, conditions, shown, frames.views(start + shown), note)
+    validation = Validation.of(capture, frames, validated) if len(validated) else None
+    preview = Preview.of(run / PREVIEW, subject, capture, conditions, frames, learnt, validated)
     profile = generator.profile
 
     part = _part_done(step, elapsed, config)
@@ -244,9 +236,7 @@ def train_talker(
     kept = average if best_score is None else best
     if workers.rank == 0:
         preview.write(kept, step, elapsed)
-    kept.network.cpu()
-    kept.generator.cpu()
-    return kept
+    return Talker(kept.network.cpu(), kept.generator.cpu(), landmark_scale)
 
 
 def _new_network(subject: Subject, config: TrainConfig) -> DeltaNetwork:
