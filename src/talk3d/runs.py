@@ -177,18 +177,13 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         self._board: Any = _board(folder) if tensorboard and workers.rank == 0 else None
 
-    @property
-    def begun(self) -> bool:
-        """Whether there is a state to go on from."""
-        return (self.folder / STATE).exists()
-
     def resume(self) -> int:
         """Load the state, if there is one, and forget what was logged after it; returns the number of steps done.
 
         Raises:
             CheckpointError: the state is damaged or belongs to other settings.
         """
-        if not self.begun:
+        if not (self.folder / STATE).exists():
             self._cut_log(0)
             return 0
         tensors, state = load_state(self.folder / STATE)
@@ -226,7 +221,7 @@ class Run:
 
     def _require_same(self, then: Mapping[str, Any]) -> None:
         now, skipped = self._config, {"origin", *self._harmless}
-        differences = [f"another {name} ({change})" for name, change in _changes(then["origin"] or {}, now["origin"] or {})]
+        differences = [f"another {name} ({change})" for name, change in _changes(then.get("origin") or {}, now["origin"] or {})]
         if known := "; ".join(f"{name} {change}" for name, change in _changes(then, now) if name not in skipped):
             differences.append(f"other settings ({known})")
         if differences:

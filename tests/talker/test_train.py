@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from talk3d import runs
 from talk3d.artifacts import load_state
 from talk3d.errors import CheckpointError, ConfigError
 from talk3d.prior.subject import save_subject
@@ -61,21 +62,37 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_killed_and_continued_equals_uninterrupted(tiny_subject, tiny_capture, tmp_path):
+class StoppedError(Exception):
+    pass
+
+
+def stop_after(last: int):
+    """A progress report that interrupts the training."""
+
+    def report(part: float, text: str) -> None:
+        if text.startswith(f"step {last} "):
+            raise StoppedError
+
+    return report
+
+
+def in_two_parts(subject, capture, run: Path) -> Talker:
+    """Interrupted after the second step, and continued."""
+    with pytest.raises(StoppedError):
+        train_talker(subject, capture, run, CONFIG, stop_after(2))
+    assert load_state(run / STATE)[1]["step"] == 2
+    return train_talker(subject, capture, run, CONFIG, silent)
+
+
+def test_interrupted_and_continued_equals_uninterrupted(tiny_subject, tiny_capture, tmp_path):
     whole = weights(train_talker(tiny_subject, tiny_capture, tmp_path / "whole", CONFIG, silent))
+    assert equal(whole, weights(in_two_parts(tiny_subject, tiny_capture, tmp_path / "parts")))
 
-    class KilledError(Exception):
-        pass
 
-    def die(part: float, text: str) -> None:
-        if text.startswith("step 2"):
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        train_talker(tiny_subject, tiny_capture, tmp_path / "parts", CONFIG, die)
-    assert load_state(tmp_path / "parts" / STATE)[1]["step"] == 2
-    parts = weights(train_talker(tiny_subject, tiny_capture, tmp_path / "parts", CONFIG, silent))
-    assert equal(whole, parts)
+def test_canary_a_forgotten_optimiser_is_noticed(tiny_subject, tiny_capture, tmp_path, monkeypatch):
+    whole = weights(train_talker(tiny_subject, tiny_capture, tmp_path / "whole", CONFIG, silent))
+    monkeypatch.setattr(runs, "restore_optimizer", lambda *_: None)
+    assert not equal(whole, weights(in_two_parts(tiny_subject, tiny_capture, tmp_path / "parts")))
 
 
 def test_test_frames_leave_no_trace(tiny_subject, tiny_prior, tiny_capture, make_capture, tmp_path):

@@ -22,9 +22,9 @@ def test_drawn_frames_are_spread_over_the_slice():
     assert spread_over(9, 9).tolist() == []
 
 
-def test_each_tenth_of_a_training_is_validated_once():
+def test_each_eighth_of_a_training_is_validated_once():
     parts = np.arange(0, 38) / 37
-    assert sum(is_due(before, now) for before, now in zip(parts[:-1], parts[1:], strict=True)) == 10
+    assert sum(is_due(before, now) for before, now in zip(parts[:-1], parts[1:], strict=True)) == 8
     assert is_due(0.97, 1.0)
     assert not is_due(1.0, 1.0)
 

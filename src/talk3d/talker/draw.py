@@ -27,9 +27,9 @@ class Talker:
     landmark_scale: Float[Tensor, "2 4"]
     """Mean and deviation of the landmark token over the training frames."""
 
-    def trained(self) -> dict[str, torch.nn.Module]:
+    def trained(self, prefix: str = "") -> dict[str, torch.nn.Module]:
         """The modules whose weights training moves, by name."""
-        return {"network": self.network, "superresolution": self.generator.superresolution}
+        return {f"{prefix}network": self.network, f"{prefix}superresolution": self.generator.superresolution}
 
 
 @torch.no_grad()

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..capture.frames import Views
+from ..capture.build import Capture
+from ..capture.frames import PersonFrames, Views
 from ..pictures import Image, as_image, captioned, in_rows, write_png
 from ..prior.generator import composite
 from ..prior.subject import Subject
@@ -36,12 +37,29 @@ class Preview:
     path: Path
     subject: Subject
     conditions: ClipConditions
-    index: Int[np.ndarray, " shown"]
+    index: Int[Tensor, " shown"]
     """Which of the training frames."""
     views: Views
     """The same, as filmed."""
     note: str = ""
     """What else the caption says."""
+
+    @classmethod
+    def of(
+        cls,
+        path: Path,
+        subject: Subject,
+        capture: Capture,
+        conditions: ClipConditions,
+        frames: PersonFrames,
+        learnt: Int[np.ndarray, " learnt"],
+        validated: Int[np.ndarray, " validated"],
+    ) -> Preview:
+        """Of the most closed and the most open mouth among the frames that are learnt from, and among those held out."""
+        gap = capture.lip_gap[slice(*capture.train)]
+        shown = np.concatenate([closed_and_open(gap, learnt), closed_and_open(gap, validated)])
+        note = "; the lower half is held out" if len(validated) else ""
+        return cls(path, subject, conditions, torch.from_numpy(shown), frames.views(capture.train[0] + shown), note)
 
     def write(self, talker: Talker, step: int, elapsed: float) -> None:
         """Draw the sheet and replace the earlier one.
@@ -51,8 +69,7 @@ class Preview:
             step: for the caption.
             elapsed: likewise, seconds.
         """
-        index = torch.from_numpy(self.index)
-        drawn, side = (draw_frames(talker, self.subject, self.conditions, index, turn) for turn in (0.0, SIDE))
+        drawn, side = (draw_frames(talker, self.subject, self.conditions, self.index, turn) for turn in (0.0, SIDE))
         caption = f"step {step}, {elapsed / 60:.1f} min: filmed, drawn, error x {ERROR_GAIN:g}, from the side{self.note}"
         write_png(self.path, sheet(self.views, drawn, side, caption))
 

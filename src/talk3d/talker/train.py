@@ -23,7 +23,6 @@ from jaxtyping import Int
 
 from ..capture.build import Capture
 from ..capture.frames import PersonFrames, spread_frames
-from ..capture.track import OUTER_LIPS
 from ..judges.sync import lips_in_face
 from ..prior.patch import render_patch
 from ..prior.subject import Subject
@@ -36,7 +35,7 @@ from .gaze import Gaze, draw_outlines, lip_outlines
 from .listen import closed_frames, learn_to_listen, listening_parameters, vary
 from .modes import EXPRESSIONS
 from .objective import LossWeights, Objective, Step
-from .preview import Preview, closed_and_open
+from .preview import Preview
 from .reader import LipSpace, SyncJudge, filmed_mouths, learn_to_read
 from .tokens import TokenConfig
 from .unet import UNetConfig
@@ -88,7 +87,9 @@ class TrainConfig:
     tokens: TokenConfig = field(default_factory=TokenConfig)
     seed: int = 0
     save_seconds: float = 30.0
+    """From one saved state to the next: what a killed training has to repeat at most."""
     preview_seconds: float = 60.0
+    """From one sheet to the next."""
 
 
 def run_folder(output: Path) -> Path:
@@ -165,19 +166,15 @@ def train_talker(
     }
     groups = {"network": _all_but(network, special), "superresolution": superres, **special}
     optimizer = torch.optim.Adam([{"params": group, "name": name} for name, group in groups.items()], betas=(0.9, 0.99))
-    modules = {
-        f"{what}{name}": module
-        for what, those in (("", talker), ("average_", average), ("best_", best))
-        for name, module in those.trained().items()
-    } | {"cameras": corrections}
+    modules = talker.trained() | average.trained("average_") | best.trained("best_") | {"cameras": corrections}
     optimizers = {"optimizer": optimizer}
 
     with workers.first_goes_first():
         frames = PersonFrames.cached(capture, run / "frames", start, stop, start + np.concatenate([learnt, validated]))
-    centres = capture.landmarks[start:stop][:, list(OUTER_LIPS)].mean(1)
+    gaze = Gaze.of(capture)
     reader = expert = None
     if config.weights.reads:
-        mouths = filmed_mouths(frames.pictures[: len(learnt)], centres[learnt])
+        mouths = filmed_mouths(frames.pictures[: len(learnt)], gaze.mouths[learnt])
         reader = learn_to_read(mouths, shapes[learnt], config.read_steps, config.seed, progress)
     if config.weights.sync:
         expert = SyncJudge(lips, capture.audio()[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME])
@@ -193,16 +190,10 @@ def train_talker(
     best_score: float | None = record.notes.get("best_score")
 
     planes, ws = subject.planes.to(device), subject.ws.to(device)
-    gaze = _among(Gaze.of(capture), learnt)
+    gaze = _among(gaze, learnt)
     outlines = lip_outlines(capture)[start:stop]
-    validation = None
-    if len(validated):
-        mouths = draw_outlines(outlines[validated], capture.resolution)
-        validation = Validation(torch.from_numpy(validated), frames.views(start + validated), mouths)
-    gap = capture.lip_gap[start:stop]
-    shown = np.concatenate([closed_and_open(gap, learnt), closed_and_open(gap, validated)])
-    note = "; the lower half is held out" if validation else ""
-    preview = Preview(run / PREVIEW, subject, conditions, shown, frames.views(start + shown), note)
+    validation = Validation.of(capture, frames, validated) if len(validated) else None
+    preview = Preview.of(run / PREVIEW, subject, capture, conditions, frames, learnt, validated)
     profile = generator.profile
 
     part = _part_done(step, elapsed, config)
@@ -248,7 +239,7 @@ def train_talker(
             number=step, index=where.to(device), patch=patch, windows=windows, views=views, planes=planes + delta,
             delta=delta / unet.scale, cam2world=cameras, residual=residual,
             outline=draw_outlines(outlines[where.numpy()], views.target.shape[-1]).to(device),
-            mouths=torch.from_numpy(centres[where.numpy()]).float().to(device), tokens=encoder(heard),
+            mouths=torch.from_numpy(gaze.mouths[chosen[mine]]).float().to(device), tokens=encoder(heard),
             heard=encoder.lips(codes), shapes=shapes[where].to(device),
         )  # fmt: skip
         losses = objective(made, rng)
@@ -290,9 +281,7 @@ def train_talker(
     kept = average if best_score is None else best
     if workers.rank == 0:
         preview.write(kept, step, elapsed)
-    kept.network.cpu()
-    kept.generator.cpu()
-    return kept
+    return Talker(kept.network.cpu(), kept.generator.cpu(), landmark_scale)
 
 
 def _new_network(subject: Subject, config: TrainConfig) -> DeltaNetwork:

@@ -16,9 +16,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..capture.frames import Views
+from ..capture.build import Capture
+from ..capture.frames import PersonFrames, Views
 from ..losses import l1, l2, structure
 from ..prior.generator import composite
+from .gaze import draw_outlines, lip_outlines
 
 LONGEST = 200
 """Frames: eight seconds hold every sound of a language."""
@@ -26,8 +28,8 @@ SHORTEST = 40
 """Frames; less than that is too little to judge by, and the clip too short to lose it."""
 DRAWN = 6
 """Frames that are drawn, evenly spread over the slice."""
-TIMES = 10
-"""How often a training is validated, from its first tenth to its end."""
+TIMES = 8
+"""How often a training is validated, the last time at its end."""
 STRUCTURE, MOUTH = 0.4, 10.0
 """What the score weighs these by, whatever the training does, so that trainings can be compared."""
 
@@ -45,7 +47,7 @@ def spread_over(start: int, stop: int) -> Int[np.ndarray, " drawn"]:
 
 
 def is_due(before: float, now: float) -> bool:
-    """Whether a tenth of the training was completed between these parts of it (0..1).
+    """Whether an eighth of the training was completed between these parts of it (0..1).
 
     By parts and not by the clock: which states are compared must not depend on interruptions.
     """
@@ -61,6 +63,13 @@ class Validation:
     views: Views
     mouth: Float[Tensor, "frames 1 size size"]
     """1 inside the lips' outline."""
+
+    @classmethod
+    def of(cls, capture: Capture, frames: PersonFrames, index: Int[np.ndarray, " frames"]) -> Validation:
+        """Of some training frames, 0 being the first one."""
+        rows = index + capture.train[0]
+        mouth = draw_outlines(lip_outlines(capture)[rows], capture.resolution)
+        return cls(torch.from_numpy(index), frames.views(rows), mouth)
 
     def scores(self, drawn: Float[Tensor, "frames 4 size size"]) -> dict[str, float]:
         """Mean L1, structural distance over the background, squared error of the mouth, and `val_score`: less is better."""
