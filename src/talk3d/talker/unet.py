@@ -267,6 +267,9 @@ class AttentionUNet(nn.Module):
 
     filter: Tensor
     scale: Tensor
+    out: nn.Conv2d
+    """Only where the ending is `plain`, as is the next."""
+    constant: nn.Parameter
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -294,8 +297,6 @@ class AttentionUNet(nn.Module):
         self.up1 = SplitConv(3 * d3, u1, normalisation, config.convolution)
         self.up2 = SplitConv(3 * u1, u2, normalisation, config.convolution)
         self.up3 = SplitConv(3 * u2, u3, normalisation, config.convolution)
-        self.out: nn.Conv2d | None = None
-        self.constant: nn.Parameter | None = None
         if config.ending == "plain":
             # An activation at the end would make the delta one-sided, a normalisation would undo the zero.
             groups = 3 if config.convolution == "split" else 1
@@ -304,7 +305,7 @@ class AttentionUNet(nn.Module):
             self.constant = nn.Parameter(torch.zeros(1, 3, channels, size, size))
         else:
             assert u3 == channels, "the path up ends in the delta"
-        last = self.up3.conv1 if self.out is None else self.out
+        last = self.out if config.ending == "plain" else self.up3.conv1
         nn.init.zeros_(last.weight)
         assert last.bias is not None
         nn.init.zeros_(last.bias)
@@ -331,7 +332,7 @@ class AttentionUNet(nn.Module):
         x = self._up(self.up1(self._roll_out(x))) + trunk.skips[1]
         x = self._up(self.up2(self._roll_out(x))) + trunk.skips[0]
         x = self._up(self.up3(self._roll_out(x)))
-        if self.out is not None:
+        if self.config.ending == "plain":
             x = self.constant + self.out(x.flatten(1, 2)).unflatten(1, (3, -1))
         return self.scale * x
 
