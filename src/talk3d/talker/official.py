@@ -36,11 +36,11 @@ States = Mapping[str, Mapping[str, Tensor]]
 class _Layout:
     """How some tensors of theirs make one of ours, and the way back."""
 
-    join: Callable[[Sequence[Tensor]], Tensor]
+    join: Callable[[list[Tensor]], Tensor]
     part: Callable[[Tensor], Sequence[Tensor]]
 
 
-def _common(copies: Sequence[Tensor]) -> Tensor:
+def _common(copies: list[Tensor]) -> Tensor:
     if any(not torch.equal(copy, copies[0]) for copy in copies):
         raise CheckpointError("Its resampling filters differ from each other, which is none of Talk3D's networks.")
     return copies[0]
@@ -50,9 +50,9 @@ _SAME = _Layout(lambda t: t[0], lambda x: [x])
 _CHANNELS = _Layout(torch.cat, lambda x: x.chunk(3))  # of a convolution in groups, and of what normalises them
 _COUNTS = _Layout(torch.stack, lambda x: x.unbind())
 _WEIGHTS = _Layout(lambda t: torch.stack([w.T for w in t]), lambda x: [w.T for w in x])  # of a `PlaneLinear`
-_ROWS = _Layout(lambda t: torch.stack(list(t))[:, None], lambda x: x[:, 0].unbind())  # its bias, or that of a `PlaneNorm`
+_ROWS = _Layout(lambda t: torch.stack(t)[:, None], lambda x: x[:, 0].unbind())  # its bias, or that of a `PlaneNorm`
 _QUERIES_KEYS_VALUES = _Layout(
-    lambda t: torch.stack([torch.cat(list(t[i : i + 3])).T for i in (0, 3, 6)]),
+    lambda t: torch.stack([torch.cat(t[i : i + 3]).T for i in (0, 3, 6)]),
     lambda x: [part for plane in x for part in plane.T.chunk(3)],
 )
 _KEYS_VALUES = _Layout(torch.cat, lambda x: x.chunk(2))
