@@ -246,7 +246,7 @@ def _joined(entries: Iterable[_Entry], state: Mapping[str, Tensor], source: str)
 
 def _parted(entries: Iterable[_Entry], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
-        name: part
+        name: part.clone(memory_format=torch.contiguous_format)  # of its own, as tensors of files are
         for entry in entries
         for name, part in zip(entry.theirs, entry.layout.part(state[entry.ours]), strict=True)
     }  # fmt: skip
