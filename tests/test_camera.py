@@ -10,6 +10,7 @@ from talk3d.camera import (
     ViewCone,
     camera_from_label,
     camera_label,
+    eg3d_elevation,
     eg3d_look_at,
     fov_to_intrinsics,
     look_at,
@@ -115,6 +116,16 @@ def test_look_at_takes_one_target_or_one_per_camera() -> None:
     pose = look_at(origin, target)
     torch.testing.assert_close(pose[:, :3, 2], torch.nn.functional.normalize(target - origin, dim=-1))
     torch.testing.assert_close(look_at(origin, target[0])[0], pose[0])
+
+
+def test_eg3ds_pitch_as_elevation_gives_the_same_cameras() -> None:
+    yaw, pitch = torch.meshgrid(torch.linspace(-1.2, 1.2, 9), torch.linspace(-1.2, 1.2, 9), indexing="ij")
+    yaw, pitch = yaw.flatten(), pitch.flatten()
+    orbit = Orbit(2.5, (0.0, 0.05, 0.2), 3.6)
+    theirs = eg3d_look_at(yaw, pitch, torch.tensor(orbit.pivot), orbit.radius)
+    torch.testing.assert_close(orbit.pose(yaw, eg3d_elevation(pitch)), theirs, atol=1e-5, rtol=0)
+    twenty = torch.tensor([math.radians(20)])
+    torch.testing.assert_close(eg3d_elevation(twenty).rad2deg(), torch.tensor([-12.84]), atol=0.01, rtol=0)
 
 
 def test_field_of_view_helper() -> None:

@@ -104,6 +104,14 @@ def eg3d_look_at(
     return look_at(scale * direction, pivot)
 
 
+def eg3d_elevation(pitch: Float[Tensor, "cameras"]) -> Float[Tensor, "cameras"]:
+    """EG3D's pitch as the true elevation (radians) that every other function wants: the inverse of its warp, and its sign.
+
+    With it ``Orbit.pose`` gives what :func:`eg3d_look_at` gives.
+    """
+    return -torch.arcsin((2 * pitch / math.pi).clamp(-1, 1))
+
+
 def fov_to_intrinsics(fov_degrees: float) -> Float[Tensor, "3 3"]:
     """EG3D's helper: intrinsics from a nominal field of view in degrees (its constants are 1.414 and 3.14159)."""
     focal = 1 / (math.tan(fov_degrees * 3.14159 / 360) * 1.414)

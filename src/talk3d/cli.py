@@ -40,6 +40,7 @@ def main() -> None:
                 "prepare": prepare,
                 "personalize": personalize,
                 "train": train,
+                "import-talker": import_talker,
                 "speak": speak,
                 "evaluate": evaluate,
                 "bench views": bench_views,
@@ -217,6 +218,49 @@ def train(
         print(f"note: {output} is complete, but it was not measured from which angles it holds up. {error}")
         return
     print(f"{output}: " + (f"trusted for {views.cone}" if views.cone else "not even the front holds; train it longer"))
+
+
+def import_talker(
+    checkpoint: Annotated[Positional[Path], arg(metavar="CHECKPOINT")],
+    /,
+    output: Output,
+    generator: Path,
+    latent: Path,
+    cameras: Path,
+    angles: Path,
+    landmarks: Path,
+    extractor: str,
+    consent: Consent,
+    plane_axes: Literal["eg3d", "aligned"] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Make an Avatar of a person that was trained with Talk3D. Nothing in the files is run.
+
+    All files are of one person; their licence goes on applying, and Talk3D's is non-commercial. The Avatar moves as in the
+    person's film, with generated blinks.
+
+    Args:
+        checkpoint: the talker, a .pt file. One ending in _tune.pt is fine if EG3D's super-resolution was tuned, not GFPGAN.
+        output: the Avatar file, for example me.talk3d.
+        generator: the personalised generator, G_tune.pkl.
+        latent: who the person is, inversion_w_person.pt.
+        cameras: yaw and pitch of the camera in each frame, inversion_0-0_angles.pt.
+        angles: the head's angles in each frame as the talker was told them, angles.pt.
+        landmarks: six landmarks in each frame, landmarks.pt.
+        extractor: the speech recogniser that the talker hears through, hf:MODEL on the Hugging Face hub; Talk3D's is an XLSR-53
+            wav2vec2 for Esperanto with 44 letters. It is fetched when the Avatar speaks, and needs `transformers`.
+        consent: who agreed to be portrayed: the person is you (self), gave you permission, or does not exist (synthetic).
+        plane_axes: the convention of the tri-planes, only for generators that do not say it.
+        overwrite: replace an existing Avatar.
+    """
+    from .partials import refuse_existing
+    from .talker import imported
+
+    refuse_existing(output, overwrite)
+    files = imported.Talk3DFiles(checkpoint, generator, latent, cameras, angles, landmarks)
+    with _bar("Importing"):
+        imported.import_talker(files, output, extractor, consent, plane_axes, overwrite)
+    print(f"{output}: {imported.LICENCE}")
 
 
 def speak(

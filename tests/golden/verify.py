@@ -1,7 +1,8 @@
 """Compare this implementation with stored reference numbers: `python tests/golden/verify.py ROOT`.
 
-ROOT is a folder with the layout `components/*.safetensors` and `eg3d/<set>/{config.json,state,io}.safetensors`; checkpoints of
-other programs in `checkpoints/*.{pkl,pt}` are imported and compared with the states they were made of.
+ROOT is a folder with the layout `components/*.safetensors` and `eg3d/<set>/{config.json,state,io}.safetensors`; networks of
+Talk3D lie in `talk3d/`; checkpoints of other programs in `checkpoints/*.{pkl,pt}` are imported and compared with the states
+they were made of.
 Nothing here knows a particular draw of numbers: sizes come from the tensors, settings from the files. Every stored
 tensor must be compared; one that no check reads is a failure, so that a set cannot pass by being skipped. One line is
 printed per set, and the exit status is 1 if any set fails, 2 if nothing at all could be compared.
@@ -13,14 +14,16 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file  # noqa: F401 (the second for the tests of this program)
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from talk3d.camera import camera_from_label, camera_label, eg3d_look_at, fov_to_intrinsics
-from talk3d.prior.convert import read_eg3d, read_talk3d
+from talk3d.camera import Orbit, camera_from_label, camera_label, eg3d_elevation, eg3d_look_at, fov_to_intrinsics
+from talk3d.prior.convert import Talk3DCheckpoint, read_eg3d, read_talk3d
 from talk3d.prior.generator import Decoder, Generator, Profile
 from talk3d.prior.synthesis import (
     EqualizedConv2d,
@@ -42,6 +45,10 @@ from talk3d.render.rays import (
 )
 from talk3d.render.reference import PlaneAxes, RenderOptions, lookup_planes, project_points, render, sample_planes
 from talk3d.render.volume import march, merge, sample_pdf, smooth_weights
+from talk3d.talker.delta import DeltaNetwork
+from talk3d.talker.official import PLANES, load_official, to_official
+from talk3d.talker.tokens import Conditions
+from talk3d.talker.unet import AttentionUNet, RollOut, roll_out
 
 NETWORK = 1e-4
 """Absolute and relative tolerance of anything that went through a network."""
@@ -430,16 +437,16 @@ COMPONENTS: dict[str, Callable[[Golden, Result], None]] = {
 
 
 # The configuration of a generator does not say how its planes lie. These were made by the original release, whose third
-# plane reads (z, x).
-PLANE_AXES_OF_SETS: dict[str, PlaneAxes] = {"eg3d": "eg3d"}
+# plane reads (z, x); Talk3D renders with the corrected axes.
+PLANE_AXES_OF_SETS: dict[str, PlaneAxes] = {"eg3d": "eg3d", "talk3d": "aligned"}
 
 
-def load_generator(folder: Path) -> Generator:
+def load_generator(folder: Path, axes: PlaneAxes) -> Generator:
     """The generator a set describes, with its weights."""
     config = json.loads((folder / "config.json").read_text())
     profile = Profile.from_eg3d(
         config["init_kwargs"],
-        plane_axes=PLANE_AXES_OF_SETS["eg3d"],
+        plane_axes=axes,
         neural_resolution=config["neural_rendering_resolution"],
     )
     generator = Generator(profile)
@@ -543,6 +550,182 @@ def _frames(g: Golden, r: Result, generator: Generator, planes: Tensor, ws: Tens
         r.stats(f"image{suffix}", image, g[f"image{suffix}_stats"])
 
 
+# --- Talk3D ---------------------------------------------------------------------------------------------------------
+
+ROLL_OUT_OF_TALK3D: RollOut = "official"
+
+
+def aware3d(g: Golden, r: Result) -> None:
+    for case in sorted(name.removesuffix("_x") for name in g.tensors if name.endswith("_x")):
+        rolled = roll_out(g[f"{case}_x"].unflatten(1, (3, -1)), ROLL_OUT_OF_TALK3D)
+        r.close(f"{case}, joined", rolled.flatten(1, 2), g[f"{case}_y"], EXACT)
+        for index, plane in enumerate(PLANES):
+            r.close(f"{case}, {plane}", rolled[:, index], g[f"{case}_{plane}"], EXACT)
+
+
+def load_talker(root: Path, change: Callable[[dict[str, Tensor]], None] | None = None) -> tuple[DeltaNetwork, list[Golden]]:
+    """Talk3D's talker from the two states that it is stored in, and these."""
+    encoders = Golden(root / "talk3d" / "encoders" / "state.safetensors", change)
+    unet = Golden(root / "talk3d" / "deltaplane" / "state.safetensors", change)
+    states: dict[str, dict[str, Tensor]] = {"deltaplane_predictor": unet.state("")}
+    null_vector = encoders["null_vector"]
+    for part in sorted({name.split("/")[0] for name in encoders.tensors if "/" in name}):
+        states[part] = encoders.state(f"{part}/")
+    provenance = {"file": "talk3d/*/state.safetensors"}
+    return load_official(Talk3DCheckpoint(states, null_vector, 0, 0, provenance), "hf:unknown"), [encoders, unet]
+
+
+@torch.no_grad()
+def encoders(g: Golden, r: Result, network: DeltaNetwork) -> None:
+    encoder, heard = network.encoder, g["audio_windows"]
+    each = encoder.audio_net(heard.flatten(0, 1)).unflatten(0, heard.shape[:2])
+    r.close("codes of windows", each, g["audio_net_out"])
+    code = encoder.hear(heard)
+    r.close("attended code", code[:, None], g["audio_att_out"])
+    values = {"eye": g["eye"], "angle": g["angle"], "landmark": g["landmark"].flatten(1)}
+    for name, layers in (("eye", encoder.blink), ("angle", encoder.rotation), ("landmark", encoder.landmark)):
+        r.close(f"{name}, waves", layers.embed(values[name]), g[f"{name}_embedding"])
+        r.close(f"{name}, token", layers(values[name])[:, None], g[f"{name}_out"])
+    r.close("null vectors", encoder.null[None], g["null_vector"], 0.0)
+    # What is 1 for closed eyes here is 2 there.
+    given = Conditions(code, values["eye"][:, 0] / 2, values["angle"], values["landmark"])
+    r.close("tokens", encoder(given), g["tokens"])
+
+
+def formula(coefficients: Mapping[str, float], *sizes: int) -> Tensor:
+    """The stored waves [sizes]: of the first, the second, and the last two axes and their product."""
+    first, second, row, column = torch.meshgrid(*[torch.arange(n, dtype=torch.float64) for n in sizes], indexing="ij")
+    k = [coefficients[f"k{i}"] for i in range(5)]
+    wave = torch.sin(k[0] * first + k[1] * second + k[2] * row + k[3] * column + k[4] * row * column)
+    return (coefficients["A"] * wave).float()
+
+
+@torch.no_grad()
+def deltaplane(g: Golden, r: Result, unet: AttentionUNet, config: Mapping[str, Any]) -> None:
+    tokens = g["tokens"]
+    planes = formula(config["input_coefficients"], len(tokens), config["img_channels"], *[config["plane_res"]] * 2)
+    r.close("input", planes[:, :, 40:48, 200:208], g["input_crop"], EXACT)
+    r.stats("input", planes, g["input_stats"])
+    code = AttentionUNet(unet.config).position  # as it starts
+    _rows(g, r, "pos_emb_formula", code, 29)
+
+    # An avatar has planes of its own; here each sample has.
+    samples = [_stages(unet, planes[i : i + 1].unflatten(1, (3, -1)), tokens[i : i + 1]) for i in range(len(tokens))]
+    stages = {name: torch.cat([sample[name] for sample in samples]) for name in samples[0]}
+    for name, value in stages.items():
+        if f"{name}_rows" in g:
+            _rows(g, r, name, value, 37)
+        elif name != "output":
+            half = value.shape[-1] // 2
+            r.close(f"{name}, crop", value[..., half - 4 : half + 4, half - 6 : half + 2], g[f"{name}_crop"])
+            r.close(f"{name}, corner", value[..., :4, -4:], g[f"{name}_corner"])
+            r.stats(name, value, g[f"{name}_stats"])
+    output = stages["output"]
+    r.close("output, every fourth", output[:, :, ::4, 1::4], g["output_stride4_f16"])
+    r.close("output, crop", output[:, :, 120:144, 96:120], g["output_crop"])
+    r.close("output, corner", output[:, :, :12, -12:], g["output_corner"])
+    r.stats("output", output, g["output_stats"])
+
+    shares = g["scores_rows"].mean(2)  # over heads
+    trunks = [unet.trunk(planes[i : i + 1].unflatten(1, (3, -1))) for i in range(len(tokens))]
+    maps = torch.cat([unet.attention(trunk, tokens[i : i + 1]) for i, trunk in enumerate(trunks)], 1)
+    r.close("attention", maps.flatten(4).mT.flatten(2, 3)[:, :, ::61], shares)
+
+
+def _stages(unet: AttentionUNet, planes: Tensor, tokens: Tensor) -> dict[str, Tensor]:
+    """What Talk3D's network has at its stages, found in ours."""
+    seen: dict[str, Tensor] = {}
+    block = unet.blocks[0]
+    watched = {
+        "norm": unet.norm, "proj_in": unet.project, "self0": block.self_attention, "ff0": block.contract,
+        "up1": unet.up1, "up2": unet.up2, "up3": unet.up3,
+    }  # fmt: skip
+
+    def watch(name: str, module: nn.Module) -> RemovableHandle:
+        return module.register_forward_hook(lambda _module, _given, made: seen.update({name: made}))
+
+    hooks = [watch(name, module) for name, module in watched.items()]
+    trunk = unet.trunk(planes)
+    output = unet.delta(trunk, tokens)
+    for hook in hooks:
+        hook.remove()
+    side = trunk.bottom.shape[-1]
+    stream = unet._streams(trunk, tokens)
+    attended = trunk.bottom + stream[-1].mT.unflatten(3, (side, side))
+    up = {name: unet._up(seen[name]) for name in ("up1", "up2", "up3")}
+    return {
+        "mid_down1_xy": trunk.skips[0][:, 0],
+        "mid_down2_zx": trunk.skips[1][:, 2],
+        "mid_down": trunk.bottom.flatten(1, 2),
+        "mid_attn_norm": seen["norm"],
+        "mid_attn_proj_in": seen["proj_in"],
+        "mid_attn_self0": seen["self0"],
+        "mid_attn_ff0": seen["ff0"],
+        "mid_attn_block0": block.listen(stream[0], tokens),
+        "mid_attn": attended.flatten(1, 2),
+        "mid_up1_xy": up["up1"][:, 0],
+        "mid_up2_yz": up["up2"][:, 1],
+        "mid_up3_zx": up["up3"][:, 2],
+        "output": output.flatten(1, 2),
+    }
+
+
+def _rows(g: Golden, r: Result, name: str, value: Tensor, step: int) -> None:
+    """Some positions of a stream [B, 3, N, E], stored as [B, N, 3 E]; and statistics of all."""
+    flat = value.transpose(1, 2).flatten(2)
+    r.close(name, flat[:, ::step], g[f"{name}_rows"])
+    r.stats(name, flat, g[f"{name}_stats"])
+
+
+@torch.no_grad()
+def talk3d_render(g: Golden, r: Result, generator: Generator, config: Mapping[str, Any]) -> None:
+    ws, (yaw, pitch) = g["ws"], g["yaw_pitch"].unbind(-1)
+    orbit = Orbit(config["radius"], tuple(map(float, config["pivot"])), config["focal_length"])
+    poses = orbit.pose(yaw, eg3d_elevation(pitch)).float()
+    r.close("cameras", camera_label(poses, orbit.intrinsics()), g["c"], EXACT)
+    poses, intrinsics = camera_from_label(g["c"])
+    planes = generator.planes(ws, noise="const").flatten(1, 2)
+    delta = formula(config["delta_coefficients"], len(poses), *planes.shape[1:])
+    r.close("delta", delta[:, :, 10:14, 100:104], g["delta_crop"], EXACT)
+    for suffix, moved in (("_nodelta", planes.expand_as(delta)), ("", planes + delta)):
+        raws = [
+            generator.render(
+                moved[i : i + 1].unflatten(1, (3, -1)), poses[i : i + 1], intrinsics[i : i + 1],
+                config["neural_rendering_resolution"], deterministic=True,
+            )
+            for i in range(len(poses))
+        ]  # fmt: skip
+        r.close(f"image_raw{suffix}", torch.cat([raw.rgb for raw in raws]), g[f"image_raw{suffix}"])
+        r.close(f"image_depth{suffix}", torch.cat([raw.depth for raw in raws]), g[f"image_depth{suffix}"])
+    image = torch.cat([generator.superresolve(raw.features, raw.rgb, None, ws) for raw in raws])
+    r.close("image, crop", image[:, :, 200:264, 224:288], g["image_crop"])
+    r.stats("image", image, g["image_stats"])
+
+
+def talk3d(root: Path, which: str, r: Result, change: Callable[[dict[str, Tensor]], None] | None) -> list[Golden]:
+    """One of Talk3D's sets, by name."""
+    folder = root / "talk3d" / which
+    if which == "aware3d":
+        files = [Golden(folder.with_suffix(".safetensors"), change)]
+        aware3d(files[0], r)
+        return files
+    g = Golden(folder / "io.safetensors", change)
+    if which == "render":
+        config = json.loads((folder / "config.json").read_text())
+        state = root / config["state"]
+        talk3d_render(g, r, load_generator(state.parent, PLANE_AXES_OF_SETS["talk3d"]), config)
+        return [g]
+    network, states = load_talker(root, change)
+    if which == "encoders":
+        encoders(g, r, network)
+    else:
+        deltaplane(g, r, network.unet, json.loads((folder / "config.json").read_text()))
+    return [g, *states]
+
+
+TALK3D = ("aware3d", "deltaplane", "encoders", "render")
+
+
 # --- Checkpoints ----------------------------------------------------------------------------------------------------
 
 
@@ -557,6 +740,7 @@ def checkpoint(root: Path, path: Path, r: Result, change: Callable[[dict[str, Te
         eg3d(io, r, generator)
         return [state, io]
     talker = read_talk3d(path)
+    _same_states(r, to_official(load_official(talker, "hf:unknown"))[0], talker.states)
     unet = Golden(root / "talk3d" / "deltaplane" / "state.safetensors", change)
     encoders = Golden(root / "talk3d" / "encoders" / "state.safetensors", change)
     _same(r, "deltaplane_predictor/", talker.states["deltaplane_predictor"], unet)
@@ -564,6 +748,16 @@ def checkpoint(root: Path, path: Path, r: Result, change: Callable[[dict[str, Te
     names = {name: value for name, value in others.items() if not name.startswith("deltaplane_predictor/")}
     _same(r, "", names | {"null_vector": talker.null_vector}, encoders)
     return [unet, encoders]
+
+
+def _same_states(r: Result, actual: Mapping[str, Mapping[str, Tensor]], expected: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Through our network and back, bit by bit."""
+    if {part: sorted(state) for part, state in actual.items()} != {part: sorted(state) for part, state in expected.items()}:
+        r.failures.append("our network gives back other names")
+        return
+    for part, state in expected.items():
+        for name, value in state.items():
+            r.close(f"{part}/{name}, there and back", actual[part][name], value, 0.0)
 
 
 def _same(r: Result, prefix: str, actual: Mapping[str, Tensor], g: Golden, skip: tuple[str, ...] = ()) -> None:
@@ -582,15 +776,17 @@ def sets(root: Path) -> list[str]:
     """Names of the sets under a root that this program can compare, such as `components/decoder` or `eg3d/eg3d-128`."""
     components = [f"components/{name}" for name in COMPONENTS if (root / "components" / f"{name}.safetensors").exists()]
     generators = sorted(f"eg3d/{path.parent.name}" for path in root.glob("eg3d/*/config.json"))
+    talkers = [f"talk3d/{name}" for name in TALK3D if any(root.glob(f"talk3d/{name}*"))]
     checkpoints = sorted(f"checkpoints/{path.name}" for path in root.glob("checkpoints/*.p*"))
-    return components + generators + checkpoints
+    return components + generators + talkers + checkpoints
 
 
 def not_covered(root: Path) -> list[str]:
     """What lies under a root that this program does not compare."""
     unknown = [f"components/{p.stem}" for p in (root / "components").glob("*.safetensors") if p.stem not in COMPONENTS]
     unknown += [f"eg3d/{p.name}" for p in root.glob("eg3d/*") if not (p / "config.json").exists()]
-    folders = [p.name for p in root.iterdir() if p.is_dir() and p.name not in ("components", "eg3d", "checkpoints")]
+    unknown += [f"talk3d/{p.name}" for p in root.glob("talk3d/*") if p.stem not in TALK3D]
+    folders = [p.name for p in root.iterdir() if p.is_dir() and p.name not in ("components", "eg3d", "talk3d", "checkpoints")]
     return sorted(unknown + folders)
 
 
@@ -605,9 +801,12 @@ def check(root: Path, name: str, change: Callable[[dict[str, Tensor]], None] | N
         files = [golden]
     elif kind == "checkpoints":
         files = checkpoint(root, root / kind / which, result, change)
+    elif kind == "talk3d":
+        with torch.no_grad():
+            files = talk3d(root, which, result, change)
     else:
         golden = Golden(root / kind / which / "io.safetensors", change)
-        eg3d(golden, result, load_generator(root / kind / which))
+        eg3d(golden, result, load_generator(root / kind / which, PLANE_AXES_OF_SETS["eg3d"]))
         files = [golden]
     return result.finish(*files)
 

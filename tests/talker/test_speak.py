@@ -265,12 +265,17 @@ def test_cameras():
     assert orbit[:, 0].min() < -0.5
 
 
+def motion_of(yaw):
+    count = len(yaw)
+    return Motion(yaw, *torch.zeros(2, count), torch.zeros(count, 2, 3), torch.zeros(count, 2), torch.zeros(count, 4))
+
+
 def test_ping_pong_is_seamless():
-    motion = Motion(torch.arange(5.0), torch.zeros(5), torch.zeros(5), torch.zeros(5, 2, 3))
+    motion = motion_of(torch.arange(5.0))
     played = motion.ping_pong(torch.arange(20)).yaw
     assert played[:9].tolist() == [0, 1, 2, 3, 4, 3, 2, 1, 0]
     assert (played.diff().abs() == 1).all()
-    alone = Motion(torch.zeros(1), torch.zeros(1), torch.zeros(1), torch.zeros(1, 2, 3))
+    alone = motion_of(torch.zeros(1))
     assert alone.ping_pong(torch.arange(3)).yaw.tolist() == [0, 0, 0]
 
 

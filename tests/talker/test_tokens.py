@@ -5,8 +5,20 @@ import dataclasses
 import pytest
 import torch
 
+from talk3d.errors import ConfigError
 from talk3d.talker.audio import AudioConfig
-from talk3d.talker.tokens import NAMES, AudioAttention, AudioNet, Conditions, SinusoidalMLP, TokenConfig, TokenEncoder
+from talk3d.talker.logits import LogitsConfig
+from talk3d.talker.tokens import (
+    NAMES,
+    AudioAttention,
+    AudioNet,
+    Conditions,
+    OfficialTokenEncoder,
+    SinusoidalMLP,
+    TokenConfig,
+    TokenEncoder,
+    token_encoder,
+)
 
 AUDIO, CONFIG = AudioConfig(bands=12), TokenConfig(width=24, windows=6)
 
@@ -53,6 +65,69 @@ def test_frames_of_a_batch_do_not_mix(encoder: TokenEncoder) -> None:
         encoder(Conditions(*(getattr(given, field.name)[i : i + 1] for field in dataclasses.fields(given)))) for i in range(4)
     ]
     torch.testing.assert_close(encoder(given), torch.cat(alone))
+
+
+def test_tokens_can_be_left_out_one_by_one() -> None:
+    given = conditions()
+    for left_out in NAMES:
+        config = dataclasses.replace(CONFIG, tokens=tuple(name for name in NAMES if name != left_out))
+        encoder = TokenEncoder(config, AUDIO).eval()
+        tokens = encoder(given)
+        assert tokens.shape == (3, len(NAMES) - 1, CONFIG.width) == (3, config.count, CONFIG.width)
+        # Nothing is left behind of what is not used.
+        names = {name.split(".")[0] for name, _ in encoder.named_parameters()}
+        assert left_out not in names
+
+
+def test_there_may_be_several_null_tokens() -> None:
+    config = dataclasses.replace(CONFIG, null_tokens=3)
+    tokens = TokenEncoder(config, AUDIO)(conditions())
+    assert tokens.shape == (3, 7, CONFIG.width) == (3, config.count, CONFIG.width)
+    nulls = tokens[:, 2:5]
+    assert torch.equal(nulls, nulls[:1].expand_as(nulls))
+    assert torch.cdist(nulls[0], nulls[0])[0, 1] > 0.1
+
+
+@pytest.mark.parametrize("tokens", [(), ("blink", "audio"), ("audio", "audio"), ("audio", "mood")])
+def test_impossible_choices_of_tokens_are_refused(tokens: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match="choose at least one of audio, blink, null, rotation, landmark"):
+        TokenConfig(tokens=tokens)
+
+
+def test_no_null_tokens_are_asked_for_by_leaving_them_out() -> None:
+    with pytest.raises(ConfigError, match="leave `null` out"):
+        TokenConfig(null_tokens=0)
+
+
+def test_talk3ds_encoders_have_the_published_sizes() -> None:
+    """Method, appendix A."""
+    encoder = token_encoder(TokenConfig(encoder="official"), LogitsConfig("hf:unknown"))
+    assert isinstance(encoder, OfficialTokenEncoder)
+
+    def size(*modules: torch.nn.Module) -> int:
+        return sum(parameter.numel() for module in modules for parameter in module.parameters())
+
+    assert size(encoder.audio_net) == 34_240
+    assert size(encoder.audio_attention) == 3_685
+    assert size(encoder.blink) == 10_496
+    assert size(encoder.rotation, encoder.landmark) == 25_792
+
+
+def test_talk3ds_conditions_each_speak_through_their_token() -> None:
+    encoder = token_encoder(TokenConfig(encoder="official", null_tokens=2), LogitsConfig("hf:unknown", channels=9))
+    code = encoder.hear(torch.randn(3, 8, 9, 16))
+    given = Conditions(code, torch.rand(3), 10 * torch.randn(3, 3), torch.rand(3, 6))
+    tokens = encoder(given)
+    assert tokens.shape == (3, 6, 64)
+    assert torch.equal(tokens[:, 0], code)
+    for place, changes in {
+        0: {"code": -given.code},
+        1: {"blink": 1 - given.blink},
+        4: {"rotation": -given.rotation},
+        5: {"landmark": -given.landmark},
+    }.items():
+        changed = (encoder(dataclasses.replace(given, **changes)) - tokens).abs().amax((0, 2))
+        assert changed.nonzero().flatten().tolist() == [place]
 
 
 def test_learnt_codes_tell_equal_tokens_apart(encoder: TokenEncoder) -> None:
@@ -123,4 +198,4 @@ def test_wrong_shapes_are_refused(encoder: TokenEncoder) -> None:
     """The annotations are checked when tests run; this is the canary of that check."""
     given = conditions()
     with pytest.raises(Exception, match="rotation"):
-        dataclasses.replace(given, rotation=torch.zeros(3, 3))
+        dataclasses.replace(given, rotation=torch.zeros(3, 5))

@@ -1,5 +1,6 @@
 """The attention U-Net: zero at the start, planes kept apart until they are meant to meet, cheap per frame."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -8,11 +9,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from talk3d.render.reference import sample_planes
 from talk3d.talker.unet import (
+    OFFICIAL,
     AttentionUNet,
     CrossAttention,
     PlaneLinear,
     PlaneNorm,
     PlaneSelfAttention,
+    RollOut,
     SplitConv,
     TransformerBlock,
     UNetConfig,
@@ -20,6 +23,18 @@ from talk3d.talker.unet import (
 )
 
 SMALL = UNetConfig(plane_channels=3, plane_size=32, down=(8, 8, 16), up=(8, 8, 6), token_width=12)
+SMALL_OFFICIAL = dataclasses.replace(
+    OFFICIAL, plane_channels=3, plane_size=32, down=(8, 8, 32), up=(8, 8, 3), heads=2, token_width=12
+)
+CHOICES = {
+    "ours": SMALL,
+    "official": SMALL_OFFICIAL,
+    "no roll-out": dataclasses.replace(SMALL, rollout="off"),
+    "joint": dataclasses.replace(SMALL, convolution="joint"),
+    "joint, official": dataclasses.replace(SMALL_OFFICIAL, convolution="joint"),
+    "batch normalisation": dataclasses.replace(SMALL, normalisation="batch"),
+}
+"""Of the config."""
 
 
 @pytest.fixture
@@ -90,6 +105,118 @@ def test_the_network_equals_its_description(awake: AttentionUNet) -> None:
     x = awake._up(awake.up3(roll_out(x)))
     expected = awake.out(x.flatten(1, 2)).unflatten(1, (3, -1))
     torch.testing.assert_close(awake(planes, tokens), expected, atol=1e-5, rtol=1e-4)
+
+
+# The choices of the config.
+
+
+@pytest.fixture(params=list(CHOICES))
+def chosen(request: pytest.FixtureRequest) -> AttentionUNet:
+    return AttentionUNet(CHOICES[request.param])
+
+
+def wake(unet: AttentionUNet) -> None:
+    """Let the last layer be other than zero."""
+    last = unet.out if unet.config.ending == "plain" else unet.up3.conv1
+    torch.nn.init.normal_(last.weight, std=0.1)
+
+
+def test_every_choice_starts_at_exactly_zero(chosen: AttentionUNet) -> None:
+    planes, tokens = inputs()
+    for training in (True, False):
+        assert chosen.train(training)(planes, tokens).abs().max() == 0
+
+
+def test_every_choice_learns_with_all_its_weights(chosen: AttentionUNet) -> None:
+    planes, tokens = inputs()
+    wake(chosen)
+    # Batch normalisation takes biases before it away again, and stands still itself where a batch has one sample.
+    chosen.eval()(planes, tokens).square().mean().backward()
+    for name, parameter in chosen.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_every_choices_trunk_is_all_that_tokens_do_not_reach(chosen: AttentionUNet) -> None:
+    planes, tokens = inputs(3)
+    wake(chosen.eval())
+    with torch.no_grad():
+        trunk = chosen.trunk(planes)
+        alone = torch.cat([chosen.delta(trunk, token[None]) for token in tokens])
+        torch.testing.assert_close(chosen(planes, tokens), alone, atol=1e-5, rtol=1e-4)
+
+
+def test_the_published_size() -> None:
+    """Of method 6."""
+    with torch.device("meta"):
+        unet = AttentionUNet(OFFICIAL)
+        planes, tokens = torch.zeros(1, 3, 32, 256, 256), torch.zeros(2, 5, 64)
+    assert sum(parameter.numel() for parameter in unet.parameters()) == 17_512_000
+    assert unet(planes, tokens).shape == (2, 3, 32, 256, 256)
+
+
+def test_joint_convolutions_have_the_same_outputs_and_let_planes_mix() -> None:
+    split, joint = SplitConv(4, 8), SplitConv(4, 8, convolution="joint")
+    x = torch.randn(2, 3, 4, 6, 6)
+    assert joint(x).shape == split(x).shape
+    assert joint.conv1.weight.numel() == 3 * split.conv1.weight.numel()
+    assert len(leaks(joint, x)) == 6
+
+
+def test_batch_normalisation_on_the_way_down_needs_no_batch() -> None:
+    """All samples begin with the same planes, so their statistics are those of one (method 1)."""
+    unet = AttentionUNet(SMALL_OFFICIAL).train()
+    planes, _ = inputs()
+    x = planes.expand(4, -1, -1, -1, -1)
+    trunk = unet.trunk(planes)
+    for level, skip in ((unet.down1, trunk.skips[0]), (unet.down2, trunk.skips[1]), (unet.down3, trunk.bottom)):
+        x = unet._down(level(roll_out(x, "official")))
+        torch.testing.assert_close(x, skip.expand_as(x), atol=1e-5, rtol=1e-5)
+
+
+def test_batch_normalisation_undoes_the_zero_and_its_activation_makes_it_one_sided() -> None:
+    """Why ours ends otherwise: one small step throws it far, and nearly all of it to one side (method 11.3)."""
+    planes, tokens = inputs()
+    target = 0.1 * torch.randn(2, 3, SMALL.plane_channels, 32, 32)
+
+    def after_one_step(config: UNetConfig) -> torch.Tensor:
+        torch.manual_seed(1)
+        unet = AttentionUNet(config).train()
+        optimizer = torch.optim.Adam(unet.parameters(), lr=5e-4)
+        (unet(planes, tokens) - target).square().mean().backward()
+        optimizer.step()
+        return unet(planes, tokens).detach()
+
+    official, ours = after_one_step(SMALL_OFFICIAL), after_one_step(SMALL)
+    assert official.std() > 0.3
+    assert official.max() > 10 * -official.min()
+    assert ours.std() < 0.1
+
+
+def test_a_plane_without_roll_out_sees_itself_only() -> None:
+    planes = torch.randn(2, 3, 4, 5, 5)
+    rolled = roll_out(planes, "off").unflatten(2, (3, 4))
+    assert torch.equal(rolled, planes[:, :, None].expand_as(rolled))
+    # Canary: the others do see each other.
+    for kind in ("aligned", "official"):
+        assert not torch.equal(roll_out(planes, kind).unflatten(2, (3, 4)), rolled)
+
+
+@pytest.mark.parametrize(("kind", "right"), [("aligned", 6), ("official", 2)])
+def test_talk3d_puts_four_of_six_profiles_on_a_wrong_axis(kind: RollOut, right: int) -> None:
+    """Against where the renderer's planes lie (method 6.1)."""
+    ramp = torch.linspace(0, 1, 6) ** 2
+    count = 0
+    for source, target in itertools.permutations(range(3), 2):
+        (shared,) = {axis_of(source, True), axis_of(source, False)} & {axis_of(target, True), axis_of(target, False)}
+
+        def drawn(plane: int, axis: int = shared) -> torch.Tensor:
+            return ramp.expand(6, 6) if axis_of(plane, True) == axis else ramp[:, None].expand(6, 6)
+
+        planes = torch.zeros(1, 3, 1, 6, 6)
+        planes[0, source, 0] = drawn(source)
+        count += torch.allclose(roll_out(planes, kind)[0, target, source], drawn(target))
+    assert count == right
 
 
 def test_frames_of_a_batch_do_not_mix(awake: AttentionUNet) -> None:
@@ -271,6 +398,35 @@ def test_cross_attention_uses_one_set_of_weights_and_no_order_of_tokens() -> Non
     # With a single token there is nothing to choose: every position gets the same.
     single = layer(x, tokens[:, :1])
     torch.testing.assert_close(single, single[:, :1, :1].expand_as(single))
+
+
+def test_attention_maps_are_what_attention_does(awake: AttentionUNet) -> None:
+    """They share out one everywhere, and an average of the values by them is what the layer gives on."""
+    planes, tokens = inputs(3)
+    trunk = awake.trunk(planes)
+    maps = awake.attention(trunk, tokens)
+    side = SMALL.plane_size // 8
+    assert maps.shape == (SMALL.blocks, 3, 3, 5, side, side)
+    torch.testing.assert_close(maps.sum(3), torch.ones(SMALL.blocks, 3, 3, side, side))
+    torch.testing.assert_close(awake.attention(trunk, tokens.flip(1)), maps.flip(3))
+
+    layer, x = CrossAttention(8, 6, 2), torch.randn(2, 3, 5, 8)
+    few = torch.randn(2, 4, 6)
+    shares = layer.probabilities(x, few)  # [B, heads, 15, tokens]
+    values = layer.to_kv(torch.nn.functional.layer_norm(few, (6,)))[..., 8:].unflatten(-1, (2, 4)).transpose(1, 2)
+    by_hand = layer.to_out((shares @ values).transpose(1, 2).flatten(2)).unflatten(1, (3, 5))
+    torch.testing.assert_close(layer(x, few), by_hand, atol=1e-5, rtol=1e-4)
+
+
+def test_the_code_of_space_has_the_documented_numbers() -> None:
+    """Method, appendix A: 256 channels at (1, 0, 0), which is row 1 of the slice across z."""
+    code = AttentionUNet(dataclasses.replace(OFFICIAL, plane_channels=1, up=(128, 64, 1))).position[0]
+    assert code.shape == (3, 1024, 256)
+    at = code[0, 32]
+    torch.testing.assert_close(at[:6], torch.tensor([0.8415, 0.5403, 0.7223, 0.6915, 0.6064, 0.7951]), atol=1e-4, rtol=0)
+    assert torch.equal(at[86:172], torch.tensor([0.0, 1.0]).repeat(43))
+    distance = torch.cdist(code[0], code[0]) + 10 * torch.eye(1024)
+    assert distance.min() > 0.05
 
 
 def test_positions_are_told_apart_by_both_axes(unet: AttentionUNet) -> None:

@@ -129,8 +129,8 @@ def avatar_views(speaker: Speaker) -> Draw:
         raise ConfigError("This avatar's pictures carry no alpha, so the head cannot be told from the background in them.")
     sound = read_audio(DRIVE)
     windows = torch.cat(list(frame_windows([sound], Loudness.of([sound]).gain, speaker.audio)))
-    heard = audio_neighbourhood(windows, torch.tensor(LOUD), speaker.network.config.tokens.windows)
-    heard = torch.cat([torch.full_like(heard[:1], -1.0), heard])
+    heard = audio_neighbourhood(windows, torch.tensor(LOUD), speaker.network.config.tokens.windows, speaker.audio.silence)
+    heard = torch.cat([torch.full_like(heard[:1], speaker.audio.silence), heard])
     planes = speaker.move(heard, speaker.motion.still()[torch.zeros(len(heard), dtype=torch.long)])
 
     def draw(yaw: float, pitch: float) -> list[Shot]:

@@ -1072,6 +1072,19 @@ def _state_dict(name: str, state: Any, reader: _Reader) -> dict[str, Tensor]:
     return {key: reader.read(tensor) for key, tensor in state.items()}
 
 
+def read_tensor(path: Path) -> Tensor:
+    """Read a file that holds one tensor and nothing else, as Talk3D's preparation writes a person's latent and tracks.
+
+    Raises:
+        CheckpointError: see `open_checkpoint`; or it is something else.
+    """
+    checkpoint = open_checkpoint(path)
+    with _refusing(checkpoint.name):
+        if not isinstance(checkpoint.root, _Tensor):
+            _refuse("it is not a single tensor", "Check that it is the file you meant.")
+        return _Reader(checkpoint).read(checkpoint.root)
+
+
 _TALK3D = "talk3d.safetensors"
 
 

@@ -7,9 +7,10 @@ P phones, E numbers of the ear, K columns of a window (10 ms each).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import tee
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from ..errors import ConfigError
 from ..judges.ear import ear_columns, load_ear
 from ..mel import mel_filters
 from ..phone_decoder import HOP, PHONES
+from .logits import LogitsConfig, hub_recogniser, logit_windows
 from .phones import phone_columns
 
 RATE = 16000
@@ -54,6 +56,8 @@ class AudioConfig:
     """Add CMU pocketsphinx all-phone evidence: what is said, whoever says it."""
     ear: bool = True
     """Add what the shipped ear hears: the mouth's shape, whoever speaks."""
+    extractor: Literal["mel"] = "mel"
+    """Tells these features from a recogniser's (`LogitsConfig`) in an avatar's manifest."""
 
     def __post_init__(self) -> None:
         if self.columns % 8 or SAMPLES_PER_FRAME % self.hop:
@@ -73,12 +77,32 @@ class AudioConfig:
         return self.bands + (len(PHONES) if self.phones else 0) + (load_ear().dims.outputs if self.ear else 0)
 
     @property
+    def silence(self) -> float:
+        """What windows hold where there is no sound."""
+        return -1.0
+
+    @property
     def first_column(self) -> int:
         """Sample on which the first column of the first frame's window is centred; it lies before the recording.
 
         Column k of frame t is centred on sample 640 t + 320 + hop (k - (K - 1) / 2).
         """
         return SAMPLES_PER_FRAME // 2 - self.hop * (self.columns - 1) // 2
+
+
+AnyAudioConfig = AudioConfig | LogitsConfig
+
+
+def audio_config(fields: Mapping[str, Any]) -> AnyAudioConfig:
+    """The features that an avatar's manifest names.
+
+    Raises:
+        ConfigError: this version does not know them.
+    """
+    if fields.get("extractor", "mel") == "mel":
+        # Avatars from before there was an ear do not name it.
+        return AudioConfig(**{"ear": False, **fields})
+    return LogitsConfig(**fields)
 
 
 class Loudness:
@@ -121,18 +145,24 @@ class Loudness:
 
 
 def frame_windows(
-    chunks: Iterable[np.ndarray], gain: float, config: AudioConfig
+    chunks: Iterable[np.ndarray], gain: float, config: AnyAudioConfig
 ) -> Iterator[Float[Tensor, "frames channels columns"]]:
-    """Windows of consecutive video frames, in blocks of up to `BLOCK` frames: log-mel bands, then phones, then mouth shapes.
+    """Windows of consecutive video frames, in blocks: log-mel bands, phones and mouth shapes; or a recogniser's logits.
 
-    There is one window for each begun video frame of sound; what lies before the beginning and after the end is silence,
-    which is -1. The windows do not depend on how the sound is cut into chunks.
+    There is one window for each begun video frame of sound; what lies before the beginning and after the end is silence. The
+    windows do not depend on how the sound is cut into chunks.
 
     Args:
         chunks: sound in order, float32 in -1..1, any lengths.
-        gain: factor on the sound, from `Loudness`.
+        gain: factor on the sound, from `Loudness`. A recogniser sees to that itself.
         config: the feature extractor.
+
+    Raises:
+        ModelMissingError: the recogniser is not installed.
     """
+    if isinstance(config, LogitsConfig):
+        yield from logit_windows(chunks, config, hub_recogniser(config))
+        return
     # Phones and shapes are heard some seconds ahead of the bands; only the chunks in between are kept.
     hearers = [hear for hear, asked in ((phone_columns, config.phones), (ear_columns, config.ear)) if asked]
     for_bands, *others = tee(chunks, 1 + len(hearers))

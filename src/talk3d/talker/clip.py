@@ -54,13 +54,13 @@ class CameraCorrections(nn.Module):
 
 
 def audio_neighbourhood(
-    audio: Float[Tensor, "frames channels columns"], index: Tensor, windows: int
+    audio: Float[Tensor, "frames channels columns"], index: Tensor, windows: int, silence: float = -1.0
 ) -> Float[Tensor, "batch windows channels columns"]:
-    """The windows f - W/2 .. f + W/2 - 1 of each frame f; outside the clip there is silence (-1)."""
+    """The windows f - W/2 .. f + W/2 - 1 of each frame f; outside the clip there is silence."""
     around = index[:, None] + torch.arange(windows) - windows // 2
     inside = (around >= 0) & (around < len(audio))
     picked = audio[around.clamp(0, len(audio) - 1)]
-    return torch.where(inside[..., None, None], picked, -1.0)
+    return torch.where(inside[..., None, None], picked, silence)
 
 
 def crop_numbers(crop_from_source: Float[np.ndarray, "frames 2 3"], resolution: int) -> Float[np.ndarray, "frames 4"]:

@@ -9,9 +9,9 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .audio import AudioConfig
+from .audio import AnyAudioConfig, audio_config
 from .modes import ExpressionModes
-from .tokens import Conditions, TokenConfig, TokenEncoder
+from .tokens import Conditions, TokenConfig, token_encoder
 from .unet import AttentionUNet, Trunk, UNetConfig
 
 
@@ -19,19 +19,23 @@ from .unet import AttentionUNet, Trunk, UNetConfig
 class DeltaConfig:
     """Everything that fixes the shapes of a `DeltaNetwork`."""
 
-    audio: AudioConfig
+    audio: AnyAudioConfig
     tokens: TokenConfig
     unet: UNetConfig
     expressions: tuple[str, ...]
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> DeltaConfig:
-        """From what `dataclasses.asdict` made, after a passage through JSON, where tuples become lists."""
-        sizes = fields["unet"]
-        unet = UNetConfig(**sizes | {name: tuple(sizes[name]) for name in ("down", "up")})
-        # Avatars from before there was an ear do not name it.
-        audio = AudioConfig(**{"ear": False} | fields["audio"])
-        return cls(audio, TokenConfig(**fields["tokens"]), unet, tuple(fields["expressions"]))
+        """From what `dataclasses.asdict` made, after a passage through JSON, where tuples become lists.
+
+        What an older avatar does not say is what it was trained with: the defaults.
+        """
+
+        def settings(part: str) -> dict[str, Any]:
+            return {name: tuple(value) if isinstance(value, list) else value for name, value in fields[part].items()}
+
+        tokens, unet = TokenConfig(**settings("tokens")), UNetConfig(**settings("unet"))
+        return cls(audio_config(fields["audio"]), tokens, unet, tuple(fields["expressions"]))
 
 
 class DeltaNetwork(nn.Module):
@@ -40,7 +44,7 @@ class DeltaNetwork(nn.Module):
     def __init__(self, config: DeltaConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = TokenEncoder(config.tokens, config.audio)
+        self.encoder = token_encoder(config.tokens, config.audio)
         self.unet = AttentionUNet(config.unet)
         self.modes = ExpressionModes(
             config.expressions, config.tokens.width, config.unet.plane_channels, config.unet.plane_size

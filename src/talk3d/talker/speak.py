@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..artifacts import Avatar as AvatarArtifact
-from ..artifacts import creating
+from ..artifacts import Draft, creating
 from ..camera import ViewCone
 from ..capture.build import Capture
 from ..capture.frames import warp_plate
@@ -49,23 +49,28 @@ class Motion:
     """How the head moves, one row a frame: what a talking video needs besides sound."""
 
     yaw: Float[Tensor, " frames"]
-    """Radians."""
+    """Of the source camera, radians."""
     pitch: Float[Tensor, " frames"]
-    """Radians."""
+    """Of the source camera, radians."""
     blink: Float[Tensor, " frames"]
     """0..1."""
     crop_from_source: Float[Tensor, "frames 2 3"]
     """Source pixels to crop pixels."""
+    rotation: Float[Tensor, "frames angles"]
+    """What the rotation token is told; see `Conditions`."""
+    landmark: Float[Tensor, "frames places"]
+    """What the landmark token is told; see `Conditions`."""
 
     def __len__(self) -> int:
         return len(self.yaw)
 
     def __getitem__(self, index: Tensor) -> Motion:
-        return Motion(self.yaw[index], self.pitch[index], self.blink[index], self.crop_from_source[index])
+        return Motion(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
 
     def still(self) -> Motion:
         """One frame: the mean pose, eyes open."""
-        return Motion(self.yaw.mean()[None], self.pitch.mean()[None], torch.zeros(1), self.crop_from_source.mean(0)[None])
+        mean = Motion(*(getattr(self, field.name).mean(0, keepdim=True) for field in dataclasses.fields(self)))
+        return dataclasses.replace(mean, blink=torch.zeros(1))
 
     def ping_pong(self, frames: Tensor) -> Motion:
         """Played to the end, back to the start, and so on: seamless for any number of frames."""
@@ -87,19 +92,7 @@ def save_avatar(path: Path, subject: Subject, capture: Capture, talker: Talker, 
             "train": dataclasses.asdict(config),
             "train_frames": [start, stop],
         }
-        modules = {
-            "decoder": generator.decoder,
-            "superresolution": generator.superresolution,
-            "network": talker.network,
-        }
-        draft.write_tensors(
-            "weights.safetensors",
-            {
-                f"{name}.{key}": value.half() if key in LARGE else value
-                for name, module in modules.items()
-                for key, value in module.state_dict().items()
-            },
-        )
+        write_weights(draft, generator, talker.network)
         draft.write_tensors(
             "person.safetensors",
             {
@@ -120,6 +113,19 @@ def save_avatar(path: Path, subject: Subject, capture: Capture, talker: Talker, 
             },
         )
         cv2.imwrite(str(draft.folder / "plate.png"), capture.plate()[..., ::-1])
+
+
+def write_weights(draft: Draft, generator: Generator, network: DeltaNetwork) -> None:
+    """The networks that an avatar needs. The generator's backbone is not among them: its planes are."""
+    modules = {"decoder": generator.decoder, "superresolution": generator.superresolution, "network": network}
+    draft.write_tensors(
+        "weights.safetensors",
+        {
+            f"{name}.{key}": value.half() if key in LARGE else value
+            for name, module in modules.items()
+            for key, value in module.state_dict().items()
+        },
+    )
 
 
 class Speaker:
@@ -153,11 +159,12 @@ class Speaker:
         self.generator.eval()
         person = artifact.tensors("person.safetensors")
         self.planes, self.ws = person["planes"], person["ws"]
-        self.landmark_scale, self.pose_offset = person["landmark_scale"], person["pose_offset"]
-        self.motion = Motion(person["yaw"], person["pitch"], person["blink"], person["crop_from_source"])
-        plate = cv2.imdecode(np.frombuffer(artifact.read("plate.png"), np.uint8), cv2.IMREAD_COLOR)
-        assert plate is not None
-        self.plate = np.ascontiguousarray(plate[..., ::-1])
+        # Only of our own captures: what an imported avatar's tokens are told is stored as it is.
+        self.landmark_scale, self.pose_offset = person.get("landmark_scale"), person.get("pose_offset")
+        tracks = [person[name] for name in ("yaw", "pitch", "blink", "crop_from_source")]
+        told = [person[name] for name in ("rotation", "landmark") if name in person]
+        self.motion = Motion(*tracks, *told) if told else self._motion_in_crops(*tracks)
+        self.plate = _plate(artifact) if profile.alpha else None
         with torch.inference_mode():
             self.trunk: Trunk = self.network.unet.trunk(self.planes)
 
@@ -166,13 +173,29 @@ class Speaker:
         return self.profile.image_resolution
 
     def motion_of(self, capture: Capture, start: int, stop: int) -> Motion:
-        """The head motion and blinks of frames of a capture of the same person."""
-        return Motion(
+        """The head motion and blinks of frames of a capture of the same person.
+
+        Raises:
+            ConfigError: the avatar was imported.
+        """
+        if self.pose_offset is None:
+            raise ConfigError(
+                "This avatar was imported: what its tokens are told about the head was measured by other programs than "
+                "`talk3d prepare`, so a Capture cannot move it. Give a sound file instead; it moves as in its own film."
+            )
+        return self._motion_in_crops(
             torch.from_numpy(capture.yaw[start:stop]).float() + self.pose_offset[0],
             torch.from_numpy(capture.pitch[start:stop]).float() + self.pose_offset[1],
             torch.from_numpy(capture.blink[start:stop]).float(),
             torch.from_numpy(capture.crop_from_source[start:stop]).float(),
         )
+
+    def _motion_in_crops(self, yaw: Tensor, pitch: Tensor, blink: Tensor, crop_from_source: Tensor) -> Motion:
+        """Of a capture: tokens are told the pose, and where the crop lies in units of the training frames' deviation."""
+        assert self.landmark_scale is not None
+        numbers = torch.from_numpy(crop_numbers(crop_from_source.double().numpy(), self.size)).float()
+        landmark = ((numbers - self.landmark_scale[0]) / self.landmark_scale[1]).clamp(-4, 4)
+        return Motion(yaw, pitch, blink, crop_from_source, torch.stack([yaw, pitch], -1), landmark)
 
     @torch.inference_mode()
     def move(
@@ -184,13 +207,8 @@ class Speaker:
             audio: windows of audio features around each frame.
             motion: the head's pose, blink and place in the source picture.
         """
-        numbers = torch.from_numpy(crop_numbers(motion.crop_from_source.double().numpy(), self.size)).float()
-        conditions = Conditions(
-            code=self.network.encoder.hear(audio),
-            blink=motion.blink,
-            rotation=torch.stack([motion.yaw, motion.pitch], -1),
-            landmark=((numbers - self.landmark_scale[0]) / self.landmark_scale[1]).clamp(-4, 4),
-        )
+        code = self.network.encoder.hear(audio)
+        conditions = Conditions(code, motion.blink, rotation=motion.rotation, landmark=motion.landmark)
         return self.planes + self.network(self.trunk, conditions)
 
     @torch.inference_mode()
@@ -220,11 +238,18 @@ class Speaker:
             camera: yaw and pitch (radians) to look from; None looks from the source camera.
         """
         yaw, pitch = (motion.yaw, motion.pitch) if camera is None else camera.unbind(-1)
-        image = self.look(self.move(audio, motion), yaw, pitch).image
-        plates = np.stack([warp_plate(self.plate, c.double().numpy(), self.size) for c in motion.crop_from_source])
-        background = torch.from_numpy(plates).permute(0, 3, 1, 2).float() / 127.5 - 1
-        picture = composite(image, background) if self.profile.alpha else image
+        picture = self.look(self.move(audio, motion), yaw, pitch).image
+        if self.plate is not None:
+            plates = np.stack([warp_plate(self.plate, c.double().numpy(), self.size) for c in motion.crop_from_source])
+            picture = composite(picture, torch.from_numpy(plates).permute(0, 3, 1, 2).float() / 127.5 - 1)
         return ((picture.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _plate(artifact: AvatarArtifact) -> np.ndarray:
+    """The background, which a head with alpha is put over: RGB."""
+    plate = cv2.imdecode(np.frombuffer(artifact.read("plate.png"), np.uint8), cv2.IMREAD_COLOR)
+    assert plate is not None
+    return np.ascontiguousarray(plate[..., ::-1])
 
 
 @dataclass(frozen=True)
@@ -353,7 +378,7 @@ def speak(
     """
     claims: dict[str, Any] = {
         "avatar": speaker.artifact.hash,
-        "capture": speaker.artifact.parents["Capture"],
+        "capture": speaker.artifact.parents.get("Capture"),
         "camera": config.camera.kind,
         "protocol": config.protocol if drive else "audio-only",
     }
@@ -363,6 +388,7 @@ def speak(
         "consent": speaker.artifact.consent,
         "talk3d": claims,
     }
+    around = speaker.network.config.tokens.windows
     if drive is None:
         loudness = Loudness.of(read_audio_chunks(sound))
         if loudness.samples < SAMPLES_PER_FRAME:
@@ -371,23 +397,23 @@ def speak(
             )
         total = -(-loudness.samples // SAMPLES_PER_FRAME)
         windows = frame_windows(read_audio_chunks(sound), loudness.gain, speaker.audio)
-        blocks = _audio_blocks(windows, speaker.network.config.tokens.windows)
+        blocks = _audio_blocks(windows, around, speaker.audio.silence)
         chunks = read_audio_chunks(sound)
         moves = None
     else:
-        own = drive.hash == speaker.artifact.parents["Capture"]
+        own = drive.hash == speaker.artifact.parents.get("Capture")
         start, stop = drive.test if own else (0, drive.count)
         heard_in = drive.train if own else (start, stop)
         claims |= {"shows": drive.hash, "frames": [start, stop], "split": "test"}
         whole = drive.audio()
         gain = Loudness.of([whole[heard_in[0] * SAMPLES_PER_FRAME : heard_in[1] * SAMPLES_PER_FRAME]]).gain
         all_windows = torch.cat(list(frame_windows([whole], gain, speaker.audio)))
-        heard = audio_neighbourhood(all_windows, torch.arange(start, stop), speaker.network.config.tokens.windows)
+        heard = audio_neighbourhood(all_windows, torch.arange(start, stop), around, speaker.audio.silence)
         blocks = iter(heard.split(BATCH))
         total = stop - start
         chunks = iter([whole[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]])
         moves = speaker.motion_of(drive, start, stop) if config.protocol == "paper" else None
-        if moves is not None and speaker.plate.shape != drive.plate().shape:
+        if moves is not None and speaker.plate is not None and speaker.plate.shape != drive.plate().shape:
             raise ConfigError(
                 f"`{drive.root}` has another picture size than the film the avatar was trained on, so its head motion means "
                 "nothing here. Use a film by the same camera, or `--protocol audio-only`."
@@ -430,7 +456,9 @@ def speak(
     return done
 
 
-def _audio_blocks(windows: Iterator[Tensor], around: int) -> Iterator[Float[Tensor, "batch windows channels columns"]]:
+def _audio_blocks(
+    windows: Iterator[Tensor], around: int, silence: float
+) -> Iterator[Float[Tensor, "batch windows channels columns"]]:
     """Neighbourhoods of consecutive frames, in blocks of up to `BATCH`, from a stream of windows."""
     before, after = around // 2, around - around // 2 - 1
     buffer: Tensor | None = None
@@ -442,9 +470,9 @@ def _audio_blocks(windows: Iterator[Tensor], around: int) -> Iterator[Float[Tens
                 ended = True
                 if buffer is None:
                     return
-                buffer = torch.cat([buffer, torch.full((after, *buffer.shape[1:]), -1.0)])
+                buffer = torch.cat([buffer, torch.full((after, *buffer.shape[1:]), silence)])
             elif buffer is None:
-                buffer = torch.cat([torch.full((before, *piece.shape[1:]), -1.0), piece])
+                buffer = torch.cat([torch.full((before, *piece.shape[1:]), silence), piece])
             else:
                 buffer = torch.cat([buffer, piece])
         assert buffer is not None

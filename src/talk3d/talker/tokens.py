@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .audio import AudioConfig
+from ..errors import ConfigError
+from .audio import AnyAudioConfig
 
 NAMES = ("audio", "blink", "null", "rotation", "landmark")
 """Order of the tokens on their axis."""
@@ -22,7 +24,7 @@ DROPOUT = 0.2
 
 @dataclass(frozen=True)
 class TokenConfig:
-    """Sizes of the token encoders."""
+    """Sizes of the token encoders, and which tokens there are."""
 
     width: int = 64
     """D."""
@@ -30,6 +32,26 @@ class TokenConfig:
     """Audio windows attended to, half before and half from the frame on."""
     lip_shapes: int = 8
     """Numbers that describe the lips' shape, which the audio code is asked to predict while it is learnt."""
+    tokens: tuple[str, ...] = NAMES
+    """Which of `NAMES` are attended to, in their order."""
+    null_tokens: int = 1
+    """Vectors that the null token consists of."""
+    encoder: Literal["own", "official"] = "own"
+    """Ours, or Talk3D's."""
+
+    def __post_init__(self) -> None:
+        if not self.tokens or self.tokens != tuple(name for name in NAMES if name in self.tokens):
+            raise ConfigError(
+                f"`tokens` are {', '.join(self.tokens) or 'none'}; choose at least one of {', '.join(NAMES)}, each once and in "
+                "this order."
+            )
+        if self.null_tokens < 1:
+            raise ConfigError("`null_tokens` is less than one. To have none, leave `null` out of `tokens`.")
+
+    @property
+    def count(self) -> int:
+        """Vectors that are attended to."""
+        return len(self.tokens) + (self.null_tokens - 1) * ("null" in self.tokens)
 
 
 class AudioNet(nn.Module):
@@ -41,7 +63,7 @@ class AudioNet(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, audio: AudioConfig, width: int, hidden: int = 48) -> None:
+    def __init__(self, audio: AnyAudioConfig, width: int, hidden: int = 48) -> None:
         super().__init__()
         # Silence is far from the mean of speech, and bands differ in level: what matters would be a ripple otherwise.
         self.register_buffer("mean", torch.zeros(audio.channels, 1))
@@ -89,22 +111,26 @@ class AudioAttention(nn.Module):
 
 
 class SinusoidalMLP(nn.Module):
-    """Numbers in about -1..1, their sines and cosines at octaves, and three dense layers."""
+    """Numbers in about -1..1, their sines and cosines at octaves of a lowest frequency, and three dense layers."""
 
-    def __init__(self, inputs: int, octaves: int, width: int) -> None:
+    def __init__(self, inputs: int, octaves: int, width: int, lowest: float = math.pi / 2) -> None:
         super().__init__()
-        self.octaves = octaves
+        self.octaves, self.lowest = octaves, lowest
         self.dense = nn.Sequential(
             nn.Linear(inputs * (1 + 2 * octaves), width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(),
             nn.Linear(width, width),
         )  # fmt: skip
 
     def forward(self, values: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch width"]:
+        return self.dense(self.embed(values))
+
+    def embed(self, values: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch waves"]:
+        """The numbers, and for each octave the sines of all and the cosines of all."""
         waves = [values]
         for octave in range(self.octaves):
-            angle = values * (math.pi / 2 * 2**octave)
+            angle = values * (self.lowest * 2**octave)
             waves += [angle.sin(), angle.cos()]
-        return self.dense(torch.cat(waves, -1))
+        return torch.cat(waves, -1)
 
 
 @dataclass(frozen=True)
@@ -112,31 +138,39 @@ class Conditions:
     """What drives B frames, apart from the camera they are seen with."""
 
     code: Float[Tensor, "batch width"]
-    """What is heard around each frame, from `TokenEncoder.hear`."""
+    """What is heard around each frame, from the encoder's `hear`."""
     blink: Float[Tensor, " batch"]
     """0 open .. 1 closed."""
-    rotation: Float[Tensor, "batch 2"]
-    """The head's yaw and pitch towards the camera, radians."""
-    landmark: Float[Tensor, "batch 4"]
-    """Where the crop lies in the source frame: shift x, y, log scale, roll, standardised over the training frames."""
+    rotation: Float[Tensor, "batch 2"] | Float[Tensor, "batch 3"]
+    """The head's yaw and pitch towards the camera, radians. Talk3D's: pitch, yaw, roll in degrees, of which it makes noise
+    (docs/quirks.md)."""
+    landmark: Float[Tensor, "batch 4"] | Float[Tensor, "batch 6"]
+    """Where the crop lies in the source frame: shift x, y, log scale, roll, standardised over the training frames. Talk3D's:
+    x, y of nose tip and outer eye corners in the source frame, -1..1 across its width."""
 
 
 class TokenEncoder(nn.Module):
-    """All conditions to tokens [B, 5, D], with a learnt code added that tells them apart."""
+    """All conditions to tokens [B, T, D], with a learnt code added that tells them apart."""
 
+    audio_net: AudioNet
+    blink: SinusoidalMLP
+    rotation: SinusoidalMLP
+    landmark: SinusoidalMLP
+    null: nn.Parameter
     code_mean: Tensor
     code_scale: Tensor
 
-    def __init__(self, config: TokenConfig, audio: AudioConfig) -> None:
+    def __init__(self, config: TokenConfig, audio: AnyAudioConfig) -> None:
         super().__init__()
         self.config = config
         self.audio_net = AudioNet(audio, config.width)
         self.audio_attention = AudioAttention(config.width, config.windows)
-        self.blink = SinusoidalMLP(1, 4, config.width)
-        self.rotation = SinusoidalMLP(2, 4, config.width)
-        self.landmark = SinusoidalMLP(4, 3, config.width)
-        self.null = nn.Parameter(torch.randn(1, config.width))
-        self.kinds = nn.Parameter(0.2 * torch.randn(len(NAMES), config.width))
+        for name, inputs, octaves in (("blink", 1, 4), ("rotation", 2, 4), ("landmark", 4, 3)):
+            if name in config.tokens:
+                self.add_module(name, SinusoidalMLP(inputs, octaves, config.width))
+        if "null" in config.tokens:
+            self.null = nn.Parameter(torch.randn(config.null_tokens, config.width))
+        self.kinds = nn.Parameter(0.2 * torch.randn(config.count, config.width))
         self.lips = nn.Linear(config.width, config.lip_shapes)
         self.register_buffer("code_mean", torch.zeros(config.width))
         self.register_buffer("code_scale", torch.ones(config.width))
@@ -162,11 +196,81 @@ class TokenEncoder(nn.Module):
 
     def forward(self, conditions: Conditions) -> Float[Tensor, "batch tokens width"]:
         """The tokens."""
-        tokens = [
-            self.standard(conditions.code),
-            self.blink(conditions.blink[:, None] * 2 - 1),
-            self.null.expand(len(conditions.blink), -1),
-            self.rotation(conditions.rotation * 2),
-            self.landmark(conditions.landmark / 3),
-        ]
-        return torch.stack(tokens, 1) + self.kinds
+        return self.vectors(conditions) + self.kinds
+
+    def vectors(self, given: Conditions) -> Float[Tensor, "batch tokens width"]:
+        """One vector for each condition, and those that stand for none."""
+        batch = len(given.blink)
+        made = ((name, self.vector(name, given)) for name in self.config.tokens)
+        return torch.cat([x.expand(batch, -1, -1) if name == "null" else x[:, None] for name, x in made], 1)
+
+    def vector(self, name: str, given: Conditions) -> Float[Tensor, "vectors width"]:
+        """[B, D] of a condition of this name, [null tokens, D] of none."""
+        match name:
+            case "audio":
+                return self.standard(given.code)
+            case "blink":
+                return self.blink(given.blink[:, None] * 2 - 1)
+            case "rotation":
+                return self.rotation(given.rotation * 2)
+            case "landmark":
+                return self.landmark(given.landmark / 3)
+            case _:
+                return self.null
+
+
+class OfficialAudioNet(nn.Module):
+    """Talk3D's: a window of 16 columns to a code, by four strided convolutions and two dense layers."""
+
+    def __init__(self, audio: AnyAudioConfig, width: int) -> None:
+        super().__init__()
+        channels = (audio.channels, 32, 32, width, width)
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip(channels[:-1], channels[1:], strict=True):
+            layers += [nn.Conv1d(inputs, outputs, 3, stride=2, padding=1), nn.LeakyReLU(0.02)]
+        self.convolutions = nn.Sequential(*layers)
+        self.dense = nn.Sequential(nn.Linear(width, width), nn.LeakyReLU(0.02), nn.Linear(width, width))
+
+    def forward(self, windows: Float[Tensor, "batch channels 16"]) -> Float[Tensor, "batch width"]:
+        return self.dense(self.convolutions(windows).flatten(1))
+
+
+class OfficialTokenEncoder(TokenEncoder):
+    """Talk3D's (method 6.4): it takes numbers as they are, and has no codes of kinds."""
+
+    def __init__(self, config: TokenConfig, audio: AnyAudioConfig) -> None:
+        nn.Module.__init__(self)  # none of the other's layers: these are Talk3D's, and its files hold nothing else
+        self.config = config
+        self.audio_net = OfficialAudioNet(audio, config.width)  # type: ignore[assignment]
+        self.audio_attention = AudioAttention(config.width, config.windows)
+        self.blink = SinusoidalMLP(1, 16, config.width, lowest=1.0)
+        self.rotation = SinusoidalMLP(3, 10, config.width, lowest=1.0)
+        self.landmark = SinusoidalMLP(6, 6, config.width, lowest=1.0)
+        self.null = nn.Parameter(torch.randn(config.null_tokens, config.width))
+
+    def standard(self, codes: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
+        """Audio codes as they are."""
+        return codes
+
+    def forward(self, conditions: Conditions) -> Float[Tensor, "batch tokens width"]:
+        """The tokens."""
+        return self.vectors(conditions)
+
+    def vector(self, name: str, given: Conditions) -> Float[Tensor, "vectors width"]:
+        """[B, D] of a condition of this name, [null tokens, D] of none."""
+        match name:
+            case "audio":
+                return given.code
+            case "blink":
+                return self.blink(given.blink[:, None] * 2)  # OpenFace's strength of action unit 45, cut off at two
+            case "rotation":
+                return self.rotation(given.rotation)
+            case "landmark":
+                return self.landmark(given.landmark)
+            case _:
+                return self.null
+
+
+def token_encoder(config: TokenConfig, audio: AnyAudioConfig) -> TokenEncoder:
+    """The encoder that a config asks for."""
+    return TokenEncoder(config, audio) if config.encoder == "own" else OfficialTokenEncoder(config, audio)
