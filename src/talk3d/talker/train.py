@@ -140,7 +140,8 @@ def train_talker(
     generator = copy.deepcopy(subject.generator).eval().requires_grad_(False)
     network = _new_network(subject, config)
     encoder, unet = network.encoder, network.unet
-    if not (run / STATE).exists():
+    fresh = not (run / STATE).exists()
+    if fresh:
         learn_to_listen(
             encoder, conditions.audio[:border], shapes[:border], closed_shape, config.audio, config.listen_steps, config.seed,
             progress,
@@ -156,6 +157,8 @@ def train_talker(
     record = Run(run, config, modules, {"optimizer": optimizer}, workers, origin=origin, harmless=HARMLESS)
     step, elapsed = record.resume(), float(record.notes.get("elapsed", 0.0))
     best_score: float | None = record.notes.get("best_score")
+    if fresh:
+        record.save(step)  # nobody has to learn to listen twice
 
     with workers.first_goes_first():
         frames = PersonFrames.cached(capture, run / "frames", start, stop, start + np.concatenate([learnt, validated]))
