@@ -43,7 +43,7 @@ def silent(part: float, text: str) -> None:
 @pytest.fixture
 def short_validation(monkeypatch):
     """Clips of seconds are validated too."""
-    monkeypatch.setattr(validate, "SHORTEST", 4)
+    monkeypatch.setattr(validate, "SLICE", 12)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ from talk3d.talker import validate
 from talk3d.talker.train import TrainConfig, train_talker
 
 torch.set_num_threads(1)
-validate.SHORTEST = 4
+validate.SLICE = 12
 config = TrainConfig(
     steps=8, minutes=None, listen_steps=30, superres_from=0.5, validation=0.2, save_seconds=0.1, preview_seconds=0.2
 )

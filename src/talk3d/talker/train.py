@@ -68,7 +68,8 @@ class TrainConfig:
     """Of the averaged weights that are validated, shown and kept, in steps; a twentieth of the steps done while that is less.
     0 for the trained weights themselves."""
     validation: float = 0.08
-    """Part of the training frames, the last ones, that nothing is learnt from but when to stop; 0 to learn from all."""
+    """The last eight seconds of the training part are held out, to find the best state by, if that is at most this part of it:
+    of clips of 100 seconds and more. 0 to learn from all frames of any clip, and keep the last state."""
     bfloat16: bool = False
     """U-Net and super-resolution in bfloat16: faster where the processor knows it."""
     cache_gigabytes: float = 2.0
