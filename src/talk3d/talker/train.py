@@ -2,7 +2,7 @@
 
 First the audio encoder alone learns to hear lip shapes (seconds), then everything learns together through the renderer,
 super-resolution included (method, stage 2b). Meanwhile `preview.png` in the run's folder shows how far it is. What comes out is
-averaged weights, at the moment when they did best on a stretch of the film that nothing was learnt from (`validate.py`).
+averaged weights; of a long film, at the moment when they did best on a stretch that nothing was learnt from (`validate.py`).
 
 Letters: B frames per step, F frames of the training part, S side of the frames.
 """
