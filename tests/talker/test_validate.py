@@ -9,9 +9,8 @@ from talk3d.talker.validate import Validation, held_out, is_due, spread_over
 
 
 def test_a_slice_is_held_out_of_what_can_spare_it():
-    assert held_out(499, 0.08) == 0
-    assert held_out(500, 0.08) == 40
-    assert held_out(1250, 0.08) == 100
+    assert held_out(2499, 0.08) == 0
+    assert held_out(2500, 0.08) == 200
     assert held_out(90_000, 0.08) == 200
     assert held_out(90_000, 0.0) == 0
 

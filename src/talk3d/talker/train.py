@@ -2,7 +2,7 @@
 
 First the audio encoder alone learns to hear lip shapes (seconds), then everything learns together through the renderer,
 super-resolution included (method, stage 2b). Meanwhile `preview.png` in the run's folder shows how far it is. What comes out is
-averaged weights, at the moment when they did best on a stretch of the film that nothing was learnt from (`validate.py`).
+averaged weights; of a long film, at the moment when they did best on a stretch that nothing was learnt from (`validate.py`).
 
 Letters: B frames per step, F frames of the training part, S side of the frames.
 """
@@ -75,7 +75,8 @@ class TrainConfig:
     """Of the averaged weights that are validated, shown and kept, in steps; a twentieth of the steps done while that is less.
     0 for the trained weights themselves."""
     validation: float = 0.08
-    """Part of the training frames, the last ones, that nothing is learnt from but when to stop; 0 to learn from all."""
+    """The last eight seconds of the training part are held out, to find the best state by, if that is at most this part of it:
+    of clips of 100 seconds and more. 0 to learn from all frames of any clip, and keep the last state."""
     bfloat16: bool = False
     """U-Net and super-resolution in bfloat16: faster where the processor knows it."""
     cache_gigabytes: float = 2.0
@@ -149,7 +150,8 @@ def train_talker(
     generator = copy.deepcopy(subject.generator).eval().requires_grad_(False)
     network = _new_network(subject, config)
     encoder, unet = network.encoder, network.unet
-    if not (run / STATE).exists():
+    fresh = not (run / STATE).exists()
+    if fresh:
         learn_to_listen(
             encoder, conditions.audio[:border], shapes[:border], shapes[closed].mean(0), config.audio, config.listen_steps,
             config.seed, progress,
@@ -188,6 +190,8 @@ def train_talker(
     record = Run(run, config, modules, optimizers, workers, origin=origin, harmless=HARMLESS)
     step, elapsed = record.resume(), float(record.notes.get("elapsed", 0.0))
     best_score: float | None = record.notes.get("best_score")
+    if fresh:
+        record.save(step)  # nobody has to learn to listen twice
 
     planes, ws = subject.planes.to(device), subject.ws.to(device)
     gaze = _among(gaze, learnt)

@@ -2,7 +2,8 @@
 
 Frames next to each other are nearly the same, so single frames held out would tell nothing: it has to be a stretch of speech.
 What it scores is averaged weights on a few whole frames, and the state that scores best in the second half of a training is
-the one that is kept. The price is that nothing is learnt from that stretch; a short clip has none to spare.
+the one that is kept. The price is that nothing is learnt from that stretch, and a short clip has none to spare: of one minute,
+holding out four seconds cost more than it gave (docs/notebook.md).
 
 Letters: V frames, S side of the pictures.
 """
@@ -22,10 +23,8 @@ from ..losses import l1, l2, structure
 from ..prior.generator import composite
 from .gaze import draw_outlines, lip_outlines
 
-LONGEST = 200
-"""Frames: eight seconds hold every sound of a language."""
-SHORTEST = 40
-"""Frames; less than that is too little to judge by, and the clip too short to lose it."""
+SLICE = 200
+"""Frames that are held out: eight seconds hold nearly every sound of a language."""
 DRAWN = 6
 """Frames that are drawn, evenly spread over the slice."""
 TIMES = 8
@@ -35,9 +34,8 @@ STRUCTURE, MOUTH = 0.4, 10.0
 
 
 def held_out(frames: int, part: float) -> int:
-    """How many of the last of so many training frames are not learnt from."""
-    count = min(LONGEST, int(part * frames))
-    return count if count >= SHORTEST else 0
+    """How many of the last of so many training frames are not learnt from: none if that were more than a `part` of them."""
+    return SLICE if part * frames >= SLICE else 0
 
 
 def spread_over(start: int, stop: int) -> Int[np.ndarray, " drawn"]:
