@@ -20,7 +20,7 @@ from talk3d.heads.latent import LATENT_SIZE, parameters_from_latent
 from talk3d.heads.model import HeadPack
 from talk3d.heads.raster import render_head
 from talk3d.pretrain import dataset
-from talk3d.pretrain.run import Workers
+from talk3d.runs import Workers
 from talk3d.pretrain.train import PretrainConfig, _fresh, _losses
 from talk3d.prior.generator import MINI
 from talk3d.prior.patch import Windows, render_patch

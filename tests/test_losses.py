@@ -1,10 +1,22 @@
 """Training losses: values worked out by hand, one number per sample, and order where order is expected."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from talk3d.losses import l1, l2, magnitude, structure
+from talk3d.losses import (
+    fooling,
+    frame_difference,
+    l1,
+    l2,
+    magnitude,
+    slope,
+    structure,
+    unexplained_change,
+    unlikeness,
+)
 
 TERMS = [l1, l2, structure]
 
@@ -138,3 +150,43 @@ def test_magnitude_by_hand() -> None:
     delta = torch.zeros(2, 3, 1, 2, 2)
     delta[1, 0, 0, 0] = torch.tensor([3.0, -6.0])
     assert magnitude(delta).tolist() == [0.0, 0.75]
+
+
+def test_frame_difference_by_hand() -> None:
+    """Only what changes between frames counts: a film that is wrong in the same way all the time costs nothing."""
+    x, x_next = torch.full((2, 1, 1, 2), 0.5), torch.tensor([[0.5, 0.7], [0.5, 0.5]]).reshape(2, 1, 1, 2)
+    y, y_next = torch.zeros(2, 1, 1, 2), torch.tensor([[0.4, 0.2], [0.0, -0.6]]).reshape(2, 1, 1, 2)
+    # Changes 0 and .2 against .4 and .2; none against 0 and -.6.
+    torch.testing.assert_close(frame_difference(x, x_next, y, y_next), torch.tensor([0.2, 0.3]))
+    film = torch.rand(3, 2, 4, 4)
+    assert frame_difference(film + 0.3, film + 0.4, film, film + 0.1).abs().max() < 1e-6
+
+
+def test_unexplained_change_by_hand() -> None:
+    delta, after = torch.zeros(2, 1, 1, 1, 4), torch.tensor([[1.0, 0, 0, -1], [2, 2, 2, 2]]).reshape(2, 1, 1, 1, 4)
+    free = unexplained_change(delta, after, torch.zeros(2))
+    torch.testing.assert_close(free, torch.tensor([0.5, 2.0]))
+    forgiven = unexplained_change(delta, after, torch.tensor([1.0, 100.0]))
+    torch.testing.assert_close(forgiven, torch.tensor([0.5 / math.e, 0.0]))
+
+
+def test_unlikeness_by_hand() -> None:
+    x = torch.tensor([[1.0, 0], [2, 0], [1, 0], [3, 4]])
+    y = torch.tensor([[5.0, 0], [-1, 0], [0, 2], [4, 3]])
+    torch.testing.assert_close(unlikeness(x, y), torch.tensor([0.0, 2, 1, 1 - 24 / 25]))
+
+
+def test_the_logistic_game_by_hand() -> None:
+    """softplus(-logit): log 2 where the discriminator does not know, falling as it is fooled."""
+    torch.testing.assert_close(fooling(torch.tensor([0.0, 20, -20])), torch.tensor([math.log(2), 0, 20]), atol=1e-6, rtol=0)
+
+
+def test_slope_by_hand() -> None:
+    """The logit 2 a - 3 b + c^2 has the squared slope 4 + 9 + (2 c)^2."""
+    image, raw = torch.zeros(2, 1, 1, 2, requires_grad=True), torch.tensor([1.0, 5.0]).reshape(2, 1, 1, 1).requires_grad_()
+    logits = 2 * image[:, 0, 0, 0] - 3 * image[:, 0, 0, 1] + raw[:, 0, 0, 0].square()
+    found = slope(logits, image, raw)
+    assert found.tolist() == [4 + 9 + 4, 4 + 9 + 100]
+    found.sum().backward()  # the discriminator learns from it: it is differentiable itself
+    assert raw.grad is not None
+    assert raw.grad.flatten().tolist() == [8.0, 40.0]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from talk3d.errors import ConfigError
-from talk3d.pictures import as_image, in_rows, require_png, write_png
+from talk3d.pictures import as_image, captioned, in_rows, require_png, write_png
 
 
 def test_tensors_become_rgb_images() -> None:
@@ -20,6 +20,14 @@ def test_images_are_laid_row_by_row_and_filled_up() -> None:
     cells = [np.full((1, 1, 3), value, np.uint8) for value in (1, 2, 3)]
     assert in_rows(cells, 2)[..., 0].tolist() == [[1, 2], [3, 255]]
     assert in_rows(cells, 8)[..., 0].tolist() == [[1, 2, 3]]
+
+
+def test_a_caption_stands_beneath() -> None:
+    image = np.full((6, 100, 3), 7, np.uint8)
+    framed = captioned(image, "step 3")
+    assert framed.shape == (26, 100, 3)
+    assert (framed[:6] == 7).all()
+    assert framed[6:, :60].min() < 100 < framed[6:, 60:].min() == 255
 
 
 def test_files_come_back_and_folders_are_made(tmp_path: Path) -> None:

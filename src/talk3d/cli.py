@@ -94,6 +94,7 @@ def prepare(
     output: Output,
     consent: Consent,
     audio: Path | None = None,
+    sync: str = "auto",
     prior: Path | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -104,12 +105,15 @@ def prepare(
         output: folder of the Capture.
         consent: who agreed to be portrayed: the person is you (self), gave you permission, or does not exist (synthetic).
         audio: a sound file to use instead of the video's own sound; it must start with the first frame.
+        sync: auto measures how late the sound is and mends it, keep leaves it, a number says how many frames it is late.
         prior: a Prior folder instead of the shipped one.
         overwrite: replace an existing Capture.
     """
     from .capture import build
+    from .capture.sound import parse_sync
     from .prior.generator import load_prior
 
+    late = parse_sync(sync)
     model = load_prior(prior or shipped("prior"))
     with _bar("Preparing") as report:
         capture = build.prepare(
@@ -122,6 +126,7 @@ def prepare(
             consent=consent,
             progress=report,
             audio=audio,
+            sync=late,
             overwrite=overwrite,
         )
     for warning in capture.report["warnings"]:
@@ -140,13 +145,14 @@ def personalize(
 
     Args:
         capture: folder made by `talk3d prepare`.
-        output: folder of the Subject.
+        output: folder of the Subject; OUTPUT.preview.png beside it shows how far it is.
         prior: the Prior folder the Capture was prepared with, if not the shipped one.
         overwrite: replace an existing Subject.
     """
     from .capture.build import Capture
     from .capture.frames import working_folder
     from .partials import refuse_existing
+    from .personalize.preview import preview_of
     from .personalize.subject import PersonalizeConfig
     from .personalize.subject import personalize as make
     from .prior.generator import load_prior
@@ -156,7 +162,7 @@ def personalize(
     model = load_prior(prior or shipped("prior"))
     config = PersonalizeConfig()
     with _bar("Personalizing") as report, working_folder(output) as cache:
-        make(clip, model, config, report, cache).save(output, clip, model, config, overwrite)
+        make(clip, model, config, report, cache, preview_of(output)).save(output, clip, model, config, overwrite)
 
 
 def train(
@@ -166,9 +172,12 @@ def train(
     minutes: float | None = None,
     steps: int | None = None,
     capture: Path | None = None,
+    bfloat16: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Teach the subject to speak from its own video. Interrupted? Run the same command again; it continues.
+
+    OUTPUT.training/preview.png shows every minute how far it is. `torchrun` starts several processes.
 
     Args:
         subject: folder made by `talk3d personalize`.
@@ -176,24 +185,31 @@ def train(
         minutes: how long to train (default 15, unless steps are given).
         steps: how many steps to train.
         capture: where the Capture lies now, if it was moved.
+        bfloat16: compute in half the precision where that does no harm: faster on GPUs and on new CPUs.
         overwrite: replace an existing Avatar.
     """
     from .bench.views import note_views
     from .capture.build import Capture
     from .partials import refuse_existing
     from .prior.subject import load_subject
+    from .runs import join
     from .talker.speak import Speaker, save_avatar
-    from .talker.train import TrainConfig, finish_run, run_folder, train_talker
+    from .talker.train import TrainConfig, finish_run, frames_note, run_folder, train_talker
 
     refuse_existing(output, overwrite)
     person = load_subject(subject)
     clip = Capture.open(capture or person.capture_path)
     clip.require_hash(person.capture_hash, "Subject")
-    config = TrainConfig(steps=steps, minutes=minutes if minutes or steps else 15.0)
+    config = TrainConfig(steps=steps, minutes=minutes if minutes or steps else 15.0, bfloat16=bfloat16)
     run = run_folder(output)
-    with _bar("Training") as report:
-        talker = train_talker(person, clip, run, config, lambda part, text: report(part, text))
-        save_avatar(output, person, clip, talker, config, overwrite)
+    with join() as workers:
+        if workers.rank == 0 and (note := frames_note(clip, config)):
+            print(f"note: {note}")
+        with _bar("Training") as report:
+            talker = train_talker(person, clip, run, config, lambda part, text: report(part, text), workers)
+    if workers.rank:
+        return  # of several processes, the first one saves and measures what they learnt together
+    save_avatar(output, person, clip, talker, config, overwrite)
     finish_run(run)
     try:
         with _bar("Measuring views") as report:

@@ -70,6 +70,47 @@ def _edge_difference(x: Picture, y: Picture) -> PerSample:
     return horizontal + vertical
 
 
+def frame_difference(x: Picture, x_next: Picture, y: Picture, y_next: Picture) -> PerSample:
+    """How differently two films change from one frame to the next: mean absolute difference of their changes."""
+    return ((x_next - x) - (y_next - y)).abs().mean((1, 2, 3))
+
+
+def unexplained_change(
+    delta: Float[Tensor, "batch planes channels height width"],
+    delta_next: Float[Tensor, "batch planes channels height width"],
+    reason: PerSample,
+) -> PerSample:
+    """Mean change of a delta tri-plane between neighbouring frames, as far as nothing asked for it.
+
+    Args:
+        delta: of some frames.
+        delta_next: of the frames after them.
+        reason: how much their conditions change, 0 or more; 1 forgives all but 37 % of the change.
+    """
+    return (delta_next - delta).abs().mean((1, 2, 3, 4)) * (-reason).exp()
+
+
+def unlikeness(x: Float[Tensor, "batch size"], y: Float[Tensor, "batch size"]) -> PerSample:
+    """1 minus the cosine of two vectors, 0..2: identity, and lips against sound."""
+    return 1 - F.cosine_similarity(x, y, dim=1)
+
+
+def fooling(logits: PerSample) -> PerSample:
+    """The generator's side of the non-saturating logistic loss (method 3.2)."""
+    return F.softplus(-logits)
+
+
+def slope(logits: PerSample, *pictures: Float[Tensor, "batch channels _ _"]) -> PerSample:
+    """Squared slope of a discriminator's logits at its input (R1, Mescheder et al. 2018; method 3.2).
+
+    Args:
+        logits: of the pictures.
+        pictures: what they were computed from; they need gradients.
+    """
+    slopes = torch.autograd.grad(logits.sum(), pictures, create_graph=True)
+    return torch.stack([one.square().sum((1, 2, 3)) for one in slopes]).sum(0)
+
+
 def magnitude(delta: Float[Tensor, "batch planes channels height width"]) -> PerSample:
     """Mean absolute value of a delta tri-plane: what speech need not change should stay where it is."""
     return delta.abs().mean((1, 2, 3, 4))

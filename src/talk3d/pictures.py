@@ -29,6 +29,13 @@ def in_rows(images: Sequence[Image], columns: int) -> UInt8[np.ndarray, "rows_he
     return np.concatenate([np.concatenate(filled[i : i + columns], 1) for i in range(0, len(filled), columns)])
 
 
+def captioned(image: Image, text: str) -> UInt8[np.ndarray, "taller width 3"]:
+    """An image with a line of text beneath it; what is wider than the image is cut off."""
+    strip = np.full((20, image.shape[1], 3), 255, np.uint8)
+    cv2.putText(strip, text, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.concatenate([image, strip])
+
+
 def require_png(path: Path) -> None:
     """Raises ConfigError if the name of an output does not say that it is a PNG. Call before any expensive work."""
     if path.suffix.lower() != ".png":

@@ -42,6 +42,14 @@ def film_sound(subject: Path) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
+def tracked_subject(subject: Path) -> np.ndarray:
+    """Landmarks of its first twelve seconds, pixels [300, 468, 2]."""
+    from talk3d.capture.track import track
+
+    return track(read_frames(subject / "A.mp4", stop=300)).landmarks
+
+
+@pytest.fixture(scope="session")
 def canonical(subject: Path, truth: dict[str, np.ndarray]) -> np.ndarray:
     """The subject's own landmarks [468, 3]: tracked ones, triangulated with the true cameras."""
     from talk3d.capture.track import track

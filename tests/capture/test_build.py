@@ -15,7 +15,7 @@ import soundfile
 
 from talk3d.artifacts import Capture as CaptureArtifact
 from talk3d.camera import Orbit
-from talk3d.capture.build import Capture, find_takes, prepare, sound_lag, split_of
+from talk3d.capture.build import Capture, find_takes, prepare, split_of
 from talk3d.capture.detect import apply, invert, warp
 from talk3d.capture.track import Track
 from talk3d.errors import (
@@ -151,17 +151,6 @@ def test_the_report_is_for_people(capture: Capture) -> None:
     assert report["face_height_px"] == pytest.approx(172, abs=15)
     assert any("Only 4 s" in warning for warning in report["warnings"])
     assert json.dumps(report)
-
-
-@pytest.mark.parametrize("late", [-7, 0, 6])
-def test_sound_that_is_out_of_step_is_noticed(late: int, subject: Path, truth: dict[str, np.ndarray]) -> None:
-    sound, _ = soundfile.read(subject / "self.flac")
-    frames = len(sound) // 640
-    loudness = np.sqrt((sound[: frames * 640].reshape(frames, 640) ** 2).mean(axis=1))
-    lips = truth["lip_gap_cm"][:frames].astype(np.float64)
-    assert sound_lag(lips, np.roll(loudness, late)) == late
-    assert sound_lag(lips, np.zeros(frames)) == 0
-    assert sound_lag(lips, np.random.default_rng(0).uniform(size=frames)) == 0
 
 
 def test_preparing_again_gives_the_same_capture(capture: Capture, film: Path, run: Prepare, tmp_path: Path) -> None:

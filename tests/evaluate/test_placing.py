@@ -1,14 +1,16 @@
 """Films cut to what all of them show, and curves of squashed ones."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from talk3d.errors import ScoringError
 from talk3d.evaluate.align import Place
 from talk3d.evaluate.claims import Claims
-from talk3d.evaluate.film import Film
+from talk3d.evaluate.film import Film, Sound
 from talk3d.evaluate.follow import Landmarks, Motion, expression, head_pose
 from talk3d.evaluate.placing import Followed, Placed, base_of, common_window, notes_on
 
@@ -77,4 +79,23 @@ def test_pictures_that_disagree_with_their_sound_are_said_so(tmp_path: Path, by_
     placed = Placed(one, Place(3, "its sound", NOTHING, True), 3.0, by_motion)
     notes = " ".join(notes_on({"a": placed}, {"a": Claims("unknown", None, False)}, true, None, (0, 30)))
     assert ("its head moves" in notes) == (said is not None)
+    assert said is None or said in notes
+
+
+@pytest.mark.parametrize(
+    ("seconds", "claimed", "said"),
+    [(3.0, (0, 30), "not the truth's"), (1.8, None, "1.8 s of sound are too few"), (1.8, (0, 30), None)],
+)
+def test_too_little_sound_to_tell_is_not_called_another_sound(tmp_path: Path, seconds: float, claimed, said) -> None:
+    """A test part may last less than two seconds; nothing was heard that speaks against it then."""
+    points = np.random.default_rng(0).uniform(10, 40, (30, 468, 2))
+    films = []
+    for seed, name in enumerate("ab"):
+        noise = np.random.default_rng(seed).standard_normal(round(16000 * (seconds, 10.0)[seed])) * 0.1
+        soundfile.write(tmp_path / f"{name}.wav", noise, 16000)
+        sound = Sound(tmp_path / f"{name}.wav", tmp_path / f"{name}.sound")
+        films.append(dataclasses.replace(followed(tmp_path / name, points), sound=sound))
+    placed = Placed(films[0], Place(0, "", NOTHING, True), None, None)
+    notes = " ".join(notes_on({"a": placed}, {"a": Claims("paper", claimed, True)}, films[1], None, (0, 30)))
+    assert ("sound" in notes.replace("neither its sound", "")) == (said is not None)
     assert said is None or said in notes

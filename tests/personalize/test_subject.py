@@ -2,14 +2,17 @@
 
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
-from talk3d.capture.frames import PersonFrames, Views, warp_plate, working_folder
+from talk3d.capture.frames import PersonFrames, Views, spread_frames, warp_plate, working_folder
 from talk3d.errors import ArtifactError, ConfigError
+from talk3d.personalize import preview
 from talk3d.personalize.cameras import CameraConfig, refine_cameras
 from talk3d.personalize.invert import Inversion, InvertConfig, invert
+from talk3d.personalize.preview import preview_of
 from talk3d.personalize.subject import PersonalizeConfig, choose_frames, personalize
 from talk3d.personalize.tune import TuneConfig, tune
 from talk3d.prior.generator import Generator, composite, save_prior
@@ -171,6 +174,54 @@ def test_frames_are_matted_and_know_where_the_film_ends(tiny_capture, tmp_path):
     assert float(views.known[..., 8:-8].min()) == 1
     again = PersonFrames.cached(tiny_capture, tmp_path / "frames", *tiny_capture.train)
     assert np.array_equal(again.pictures, frames.pictures)
+
+
+def test_some_frames_alone_are_kept(tiny_capture, tmp_path):
+    start, stop = tiny_capture.train
+    kept = np.array([2, 3, 40])
+    everything = PersonFrames.cached(tiny_capture, tmp_path, start, stop)
+    some = PersonFrames.cached(tiny_capture, tmp_path, start, stop, kept)
+    assert len(some.pictures) == 3
+    asked = np.array([40, 2, 40])
+    for name in ("target", "background", "known"):
+        assert torch.equal(getattr(some.views(asked), name), getattr(everything.views(asked), name))
+    with pytest.raises(AssertionError, match="not kept"):
+        some.views(np.array([4]))
+
+
+def test_frames_of_another_film_are_not_taken_for_ours(tiny_capture, tiny_prior, make_capture, tmp_path):
+    """As a run that was killed early leaves them."""
+    other = make_capture(tmp_path / "other", tiny_prior.hash, test_noise=True)
+    theirs = PersonFrames.cached(other, tmp_path / "frames", 0, 66)
+    ours = PersonFrames.cached(tiny_capture, tmp_path / "frames", 0, 66)
+    assert not np.array_equal(ours.pictures, theirs.pictures)
+
+
+def test_frames_are_spread_evenly_within_the_space():
+    gigabytes = 10 * 4 * 64**2 / 1e9
+    assert spread_frames(3, 13, 64, gigabytes).tolist() == list(range(3, 13))
+    spread = spread_frames(100, 1100, 64, gigabytes)
+    assert spread.tolist() == [150 + 100 * k for k in range(10)]
+    assert len(spread_frames(0, 90_000, 256, 2.0)) * 256**2 * 4 <= 2e9
+    uneven = np.diff(spread_frames(0, 37, 64, gigabytes))
+    assert len(uneven) == 9
+    assert set(uneven.tolist()) == {3, 4}
+
+
+def test_a_preview_shows_the_chosen_frames_and_changes_nothing(tiny_prior, tiny_capture, tmp_path, monkeypatch):
+    monkeypatch.setattr(preview, "SECONDS", 0.0)
+    path = preview_of(tmp_path / "me.subject")
+    assert path.name == "me.subject.preview.png"
+    seen = []
+    write = preview.Preview.write
+    monkeypatch.setattr(preview.Preview, "write", lambda self, *args: [seen.append(args[-1]), write(self, *args)])
+    shown = personalize(tiny_capture, tiny_prior, CONFIG, silent, tmp_path / "frames", path)
+    assert seen == [f"{stage}, step {step}" for stage in ("inverting", "tuning") for step in (1, 2, 3)]
+    size = tiny_capture.resolution
+    assert cv2.imread(str(path)).shape == (2 * size + 20, CONFIG.frames * size, 3)
+    plain = personalize(tiny_capture, tiny_prior, CONFIG, silent, tmp_path / "frames")
+    assert torch.equal(plain.w, shown.w)
+    assert torch.equal(plain.corrections, shown.corrections)
 
 
 def test_plate_follows_the_crop():

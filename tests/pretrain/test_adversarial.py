@@ -26,10 +26,10 @@ from talk3d.pretrain.adversarial import (
 )
 from talk3d.pretrain.dataset import HeadShards
 from talk3d.pretrain.labelled import LabelledDataset
-from talk3d.pretrain.run import Workers
 from talk3d.pretrain.train import _fresh
 from talk3d.prior.discriminator import DiscriminatorConfig, DualDiscriminator
 from talk3d.prior.generator import Generator, Profile
+from talk3d.runs import Workers
 
 SIZE = 64
 

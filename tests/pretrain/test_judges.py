@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
+from talk3d import runs
 from talk3d.errors import CheckpointError
 from talk3d.heads.model import HeadPack
 from talk3d.heads.subject import Phone
 from talk3d.judges.headnet import READINGS, CloseUp, Glance, HeadNetDims
 from talk3d.judges.sync import RATE, SyncDims, SyncExpert
 from talk3d.pretrain import judges
-from talk3d.pretrain import run as runs
 from talk3d.pretrain.judges import JudgeConfig, augmented, closeup_losses, fit, glance_losses, heard, random_clip, sync_losses
 from talk3d.pretrain.portraits import PICTURES, Portraits
 from talk3d.pretrain.speakers import Recording, Rig, TrackerModel

@@ -165,3 +165,24 @@ def test_the_raw_part_is_compared_before_compositing() -> None:
     solid = torch.tensor([0.0, 0.0, 0.0, 1.0]).reshape(1, 4, 1, 1).expand(1, 4, 2, 2)
     torch.testing.assert_close(composite(thin, over_black), composite(solid, over_black))
     assert (thin - solid).abs().mean() > 0.2
+
+
+def test_a_part_of_a_batch_is_drawn_as_in_the_whole(tiny_prior):
+    """Several processes draw together what one would draw alone, random samples included."""
+    generator = tiny_prior.generator
+    profile, count = generator.profile, 4
+    ws = generator.map(torch.randn(count, profile.z_dim))
+    planes, cameras = generator.planes(ws), profile.orbit.pose(torch.linspace(-0.3, 0.3, count), torch.zeros(count))
+    windows = Windows.random(count, profile.neural_resolution, np.random.default_rng(0))
+
+    def draw(part: slice, **share: int) -> Patch:
+        rng = np.random.default_rng(1)
+        return render_patch(generator, planes[part], ws[part], cameras[part], windows[part], rng, **share)
+
+    whole = draw(slice(0, 4))
+    for first in (0, 2):
+        part = slice(first, first + 2)
+        share = draw(part, batch=count, first=first)
+        torch.testing.assert_close(share.raw, whole.raw[part], atol=1e-5, rtol=0)
+        torch.testing.assert_close(share.final, whole.final[part], atol=1e-4, rtol=0)
+    assert (draw(slice(2, 4)).raw - whole.raw[2:]).abs().max() > 1e-3, "other samples are seen"

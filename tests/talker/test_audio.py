@@ -20,7 +20,7 @@ from talk3d.talker.audio import (
 )
 from talk3d.talker.phones import CONTEXT, PIECE
 
-CONFIG = AudioConfig(phones=False)  # these are in test_phones.py
+CONFIG = AudioConfig(phones=False, ear=False)  # these are in test_phones.py
 MIDDLE = SAMPLES_PER_FRAME // 2
 
 
@@ -187,7 +187,7 @@ def test_a_tone_sounds_in_its_band(hertz: int) -> None:
 
 
 def test_other_sizes_are_centred_too() -> None:
-    config = AudioConfig(columns=24, bands=12, phones=False)
+    config = AudioConfig(columns=24, bands=12, phones=False, ear=False)
     sound = np.zeros(20 * SAMPLES_PER_FRAME, np.float32)
     sound[9 * SAMPLES_PER_FRAME + MIDDLE] = 1.0
     profile = windows(sound, config=config)[9].mean(0)

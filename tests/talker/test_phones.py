@@ -15,7 +15,7 @@ from talk3d.talker import phones
 from talk3d.talker.audio import RATE, SAMPLES_PER_FRAME, AudioConfig, Loudness, frame_windows
 from talk3d.talker.phones import CONTEXT, PIECE
 
-CONFIG = AudioConfig()
+CONFIG = AudioConfig(ear=False)
 PIECE_SECONDS = PIECE * HOP // RATE
 
 
@@ -70,9 +70,9 @@ def test_phones_are_those_of_the_model() -> None:
 
 
 def test_the_bands_are_as_without_phones(voice: np.ndarray) -> None:
-    found, alone = windows(voice), windows(voice, config=AudioConfig(phones=False))
+    found, alone = windows(voice), windows(voice, config=AudioConfig(phones=False, ear=False))
     assert found.shape[1] == CONFIG.channels == CONFIG.bands + 39
-    assert alone.shape[1] == AudioConfig(phones=False).channels == CONFIG.bands
+    assert alone.shape[1] == AudioConfig(phones=False, ear=False).channels == CONFIG.bands
     assert torch.equal(found[:, : CONFIG.bands], alone)
 
 
@@ -198,6 +198,6 @@ def test_gain_is_the_factor_on_the_sound(voice: np.ndarray) -> None:
 
 
 def test_columns_of_another_length_have_no_phones() -> None:
-    assert AudioConfig(hop=80, phones=False).channels == 40
+    assert AudioConfig(hop=80, phones=False, ear=False).channels == 40
     with pytest.raises(ConfigError, match=r"`hop` is 80. Set it to 160, or `phones` to False"):
         AudioConfig(hop=80)

@@ -8,9 +8,11 @@ from pathlib import Path
 from ..capture import build
 from ..capture.build import Capture
 from ..capture.frames import working_folder
+from ..personalize.preview import preview_of
 from ..personalize.subject import PersonalizeConfig, personalize
 from ..prior.generator import LoadedPrior
 from ..prior.subject import load_subject
+from ..runs import join
 from ..talker.speak import save_avatar
 from ..talker.train import TrainConfig, finish_run, run_folder, train_talker
 
@@ -38,7 +40,8 @@ def make_subject(capture: Capture, subject_at: Path, prior: LoadedPrior, config:
     """The Subject of the capture's person."""
     if not subject_at.exists():
         with working_folder(subject_at) as cache:
-            personalize(capture, prior, config, report, cache).save(subject_at, capture, prior, config, False)
+            found = personalize(capture, prior, config, report, cache, preview_of(subject_at))
+            found.save(subject_at, capture, prior, config, False)
 
 
 def make_avatar(capture: Capture, subject_at: Path, avatar_at: Path, config: TrainConfig, report: Progress) -> None:
@@ -47,6 +50,7 @@ def make_avatar(capture: Capture, subject_at: Path, avatar_at: Path, config: Tra
         subject = load_subject(subject_at)
         capture.require_hash(subject.capture_hash, "Subject")
         run = run_folder(avatar_at)
-        talker = train_talker(subject, capture, run, config, lambda part, _: report("training", part))
+        with join() as workers:
+            talker = train_talker(subject, capture, run, config, lambda part, _: report("training", part), workers)
         save_avatar(avatar_at, subject, capture, talker, config, overwrite=False)
         finish_run(run)

@@ -51,10 +51,10 @@ from .mask import (
     region_masks,
 )
 from .pose import Poses, solve_clip
+from .sound import SAMPLES_PER_FRAME, Lateness, measure_lateness, write_sound
 from .track import FACE_OVAL, OUTER_EYE_CORNERS, Track, eye_opening, gaze, lip_gap, lip_width, track
 
 CONSENTS = ("self", "permission", "synthetic")
-SAMPLES_PER_FRAME = AUDIO_RATE // FPS
 TEST_PART = 11
 """The last 1/11 of the frames is for testing, as in the published protocol."""
 
@@ -87,6 +87,7 @@ def prepare(
     consent: str,
     progress: Progress | None = None,
     audio: Path | None = None,
+    sync: float | None = None,
     overwrite: bool = False,
 ) -> "Capture":
     """Make a Capture of a video.
@@ -101,6 +102,7 @@ def prepare(
         consent: who agreed to be portrayed: `self`, `permission` (of the person) or `synthetic` (no real person).
         progress: called with a stage's name and the part of it that is done, 0..1.
         audio: a sound file to use instead of the video's own sound, beginning with the first frame.
+        sync: frames by which the sound is late, 0 to leave it; None lets the lip-sync expert find out, and mends it.
         overwrite: replace an existing Capture.
 
     Raises:
@@ -166,9 +168,10 @@ def prepare(
     with creating(Capture, output, overwrite=overwrite) as draft:
         sharpness = _write_pictures(draft.folder, video, frame_numbers, crops, crop_landmarks, plate, segment, resolution, say)
         say("writing sound", 0.0)
-        loudness = _write_sound(draft.folder / "audio.flac", sound_file, takes)
-        train = slice(*split["train"])
-        lag = sound_lag(curves["lip_gap"][train], loudness[train])
+        write_sound(draft.folder / "audio.flac", sound_file, takes)
+        lateness = _lateness(draft.folder / "audio.flac", crop_landmarks, split["train"], sync)
+        if lateness.moved:
+            write_sound(draft.folder / "audio.flac", sound_file, takes, lateness.moved)
         cv2.imwrite(str(draft.folder / "plate.png"), plate.image[..., ::-1])
         cv2.imwrite(str(draft.folder / "plate_seen.png"), plate.seen.astype(np.uint8) * 255)
         arrays = {
@@ -195,7 +198,7 @@ def prepare(
         }
         draft.parents = {"Prior": prior_hash}
         draft.consent = consent
-        report = _report(arrays, draft.config, plate, sound, sharpness, lag, len(tracked.confidence))
+        report = _report(arrays, draft.config, plate, sound, sharpness, lateness, len(tracked.confidence))
         draft.write_json("report.json", report)
         say("done", 1.0)
     return Capture.open(output)
@@ -457,45 +460,12 @@ def draw_overview(
     return drawn
 
 
-def _write_sound(path: Path, source: Path, takes: Sequence[Sequence[int]]) -> np.ndarray:
-    """The takes' sound, 16 kHz mono FLAC, exactly as long as their frames; silence where the source ends early.
-
-    Returns each frame's root mean square.
-    """
+def _lateness(sound: Path, landmarks: Float[np.ndarray, "frames 468 2"], train: Sequence[int], asked: float | None) -> Lateness:
     import soundfile
 
-    with soundfile.SoundFile(path, "w", AUDIO_RATE, 1, subtype="PCM_16") as sink:
-        pending = [[start * SAMPLES_PER_FRAME, stop * SAMPLES_PER_FRAME] for start, stop in takes]
-        position = 0
-        for chunk in read_audio_chunks(source):
-            for part in pending:
-                low, high = max(part[0], position), min(part[1], position + len(chunk))
-                if low < high:
-                    sink.write(chunk[low - position : high - position])
-                    part[0] = high
-            position += len(chunk)
-        for start, stop in pending:
-            sink.write(np.zeros(stop - start, np.float32))
-    with soundfile.SoundFile(path) as written:
-        blocks = written.blocks(SAMPLES_PER_FRAME, dtype="float32")
-        return np.array([float(np.sqrt(np.mean(block**2))) for block in blocks])
-
-
-def sound_lag(lip_gap: Float[np.ndarray, "frames"], loudness: Float[np.ndarray, "frames"], most: int = 10) -> int:
-    """By how many frames the sound seems to come late (positive) or early, from lips and loudness alone; 0 if unsure.
-
-    Lips open with loud vowels, roughly, and some people open them ahead of time; so only a clear gain over no shift
-    counts, and the number is good to a few frames.
-    """
-    frames = len(lip_gap)
-    level = np.log(loudness + 1e-3)
-    if frames < 4 * most or np.ptp(lip_gap) < 1e-9 or np.ptp(level) < 1e-9:
-        return 0
-    lips = lip_gap[most : frames - most]
-    shifts = range(-most, most + 1)
-    agreement = {lag: np.corrcoef(lips, level[most + lag : frames - most + lag])[0, 1] for lag in shifts}
-    best = max(agreement, key=lambda lag: agreement[lag])
-    return best if agreement[best] > agreement[0] + 0.15 else 0
+    start, stop = train
+    samples = soundfile.read(sound, dtype="float32", start=start * SAMPLES_PER_FRAME, stop=stop * SAMPLES_PER_FRAME)[0]
+    return measure_lateness(landmarks[start:stop], samples, asked)
 
 
 def _report(
@@ -504,7 +474,7 @@ def _report(
     plate: Plate,
     sound: _Sound,
     sharpness: np.ndarray,
-    lag: int,
+    lateness: Lateness,
     decoded: int,
 ) -> dict[str, Any]:
     """What a person should know about the recording, with advice in `warnings`."""
@@ -533,9 +503,14 @@ def _report(
         warnings.append("The background moves; its still picture will not match. Record in front of a still one.")
     if sound.seconds < 0.98 * decoded / FPS:
         warnings.append(f"The sound lasts {sound.seconds:.1f} s of {decoded / FPS:.1f} s; the rest is silence.")
-    if abs(lag) >= 4:
-        side = "late" if lag > 0 else "early"
-        warnings.append(f"The sound seems to come about {abs(lag)} frames {side}; check it against the lips.")
+    if lateness.moved:
+        side = "late" if lateness.moved > 0 else "early"
+        warnings.append(f"The sound came {abs(lateness.moved):.1f} frames {side} and was moved into step with the lips.")
+    elif lateness.frames is not None and abs(lateness.frames) >= 4:
+        side = "late" if lateness.frames > 0 else "early"
+        warnings.append(
+            f"The sound may come about {abs(lateness.frames):.0f} frames {side}; check it against the lips (--sync)."
+        )
     if sound.peak < 0.03:
         warnings.append("The sound is very quiet; check the microphone.")
 
@@ -554,7 +529,7 @@ def _report(
         "pose_residual": spread(arrays["residual"]),
         "sharpness": spread(sharpness),
         "background": {"seen_part": round(float(plate.seen.mean()), 4), "motion": round(plate.motion, 3)},
-        "sound": {**asdict(sound), "lag_frames": lag},
+        "sound": {**asdict(sound), "late": asdict(lateness)},
         "quantiles": [0.0, 0.05, 0.5, 0.95, 1.0],
         "warnings": warnings,
     }

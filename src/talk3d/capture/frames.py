@@ -5,6 +5,7 @@ Letters: n frames, S their side, H and W the source's size.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..partials import partial_path, remove_stale_partials
@@ -37,50 +38,82 @@ class Views:
         index = torch.from_numpy(chosen)
         return Views(self.target[index], self.background[index], self.known[index])
 
+    def to(self, device: torch.device) -> Views:
+        return Views(self.target.to(device), self.background.to(device), self.known.to(device))
+
     def __len__(self) -> int:
         return len(self.target)
 
 
+def spread_frames(start: int, stop: int, resolution: int, gigabytes: float) -> Int[np.ndarray, " kept"]:
+    """The frames `start` to `stop` if they fit into so many gigabytes on disk; else as many as do, evenly spread.
+
+    A minute of 256² pictures and mattes takes 0.4 GB, an hour 24 GB.
+    """
+    most = max(1, int(gigabytes * 1e9 / (4 * resolution**2)))
+    if stop - start <= most:
+        return np.arange(start, stop)
+    return start + ((2 * np.arange(most) + 1) * (stop - start)) // (2 * most)
+
+
 @dataclass(frozen=True)
 class PersonFrames:
-    """Consecutive frames of a capture on disk, as the generator would have to draw them; memory holds what is asked for."""
+    """Frames of a capture on disk, as the generator would have to draw them; memory holds what is asked for."""
 
-    start: int
+    index: Int[np.ndarray, " kept"]
+    """Which frames of the capture are here, ascending."""
     pictures: np.ndarray
-    """[n, S, S, 3] uint8, memory-mapped."""
+    """[kept, S, S, 3] uint8, memory-mapped."""
     mattes: np.ndarray
-    """[n, S, S] uint8, memory-mapped: how much of each pixel is the person."""
+    """[kept, S, S] uint8, memory-mapped: how much of each pixel is the person."""
     plate: np.ndarray
     """[H, W, 3] uint8: the background in source pixels."""
     crops: Float[np.ndarray, "frames 2 3"]
     """Source pixels to crop pixels, all frames of the capture."""
 
     @classmethod
-    def cached(cls, capture: Capture, folder: Path, start: int, stop: int) -> PersonFrames:
-        """Decode the frames into `folder` once; later calls find them there."""
-        size, count = capture.resolution, stop - start
-        pictures, mattes = folder / "pictures.npy", folder / "mattes.npy"
+    def cached(
+        cls, capture: Capture, folder: Path, start: int, stop: int, kept: Int[np.ndarray, " kept"] | None = None
+    ) -> PersonFrames:
+        """Decode the frames into `folder` once; later calls find them there.
+
+        Args:
+            capture: the film.
+            folder: for the decoded frames; those of other captures or ranges may lie in it.
+            start: first frame to read.
+            stop: the one after the last.
+            kept: which of them to keep; None for all.
+        """
+        index = np.arange(start, stop) if kept is None else kept
+        size = capture.resolution
+        # The names say what is inside: a run that was killed early may be followed by one of another film.
+        digest = hashlib.sha256(capture.hash.encode() + index.tobytes()).hexdigest()[:12]
+        pictures, mattes = folder / f"pictures-{digest}.npy", folder / f"mattes-{digest}.npy"
         if not mattes.exists():
             folder.mkdir(parents=True, exist_ok=True)
             for path, source, shape in (
-                (pictures, capture.frames(start, stop), (count, size, size, 3)),
-                (mattes, capture.person(start, stop), (count, size, size)),
+                (pictures, capture.frames(start, stop), (len(index), size, size, 3)),
+                (mattes, capture.person(start, stop), (len(index), size, size)),
             ):
                 partial = path.with_suffix(".partial")
                 store = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
-                for row, frame in zip(store, source, strict=True):
+                wanted = set(index.tolist())
+                chosen = (frame for number, frame in enumerate(source, start) if number in wanted)
+                for row, frame in zip(store, chosen, strict=True):
                     row[:] = frame
                 store.flush()
                 partial.rename(path)
         return cls(
-            start, np.load(pictures, mmap_mode="r"), np.load(mattes, mmap_mode="r"), capture.plate(),
+            index, np.load(pictures, mmap_mode="r"), np.load(mattes, mmap_mode="r"), capture.plate(),
             capture.crop_from_source,
         )  # fmt: skip
 
     def views(self, index: np.ndarray) -> Views:
-        """What the generator would have to draw for the capture's frames `index`."""
-        pictures = self.pictures[index - self.start].astype(np.float32) / 255
-        mattes = self.mattes[index - self.start].astype(np.float32)[..., None] / 255
+        """What the generator would have to draw for the capture's frames `index`, which must be among those kept."""
+        rows = np.searchsorted(self.index, index)
+        assert np.array_equal(self.index[rows], index), "a frame that was not kept"
+        pictures = self.pictures[rows].astype(np.float32) / 255
+        mattes = self.mattes[rows].astype(np.float32)[..., None] / 255
         target = np.concatenate([pictures * mattes, mattes], -1)
         size = pictures.shape[1]
         crops = [self.crops[i] for i in index]

@@ -171,8 +171,12 @@ def notes_on(
                 f"{name}: its head moves {abs(late)} frames {'later' if late > 0 else 'earlier'} than the true one where it "
                 "was placed; all scores of pictures suffer from that."
             )
-        if true.sound is not None and one.followed.sound is not None and one.by_sound is None:
-            notes.append(f"{name}: its sound is not the truth's, so that comparing lips frame by frame means little.")
+        if true.loudness is not None and one.followed.loudness is not None and one.by_sound is None:
+            seconds = min(len(true.loudness), len(one.followed.loudness)) / align.HERTZ
+            if seconds >= align.LEAST:
+                notes.append(f"{name}: its sound is not the truth's, so that comparing lips frame by frame means little.")
+            elif claims[name].frames is None:
+                notes.append(f"{name}: {seconds:.1f} s of sound are too few to tell whether it is the truth's.")
         if not place.resize:
             scale, turn = np.hypot(*place.matrix[:, 0]), np.degrees(np.arctan2(place.matrix[1, 0], place.matrix[0, 0]))
             notes.append(

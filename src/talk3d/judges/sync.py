@@ -72,12 +72,32 @@ def mouth_features(lips: Float[np.ndarray, "frames 80"]) -> Float[Tensor, "160 f
     known = np.isfinite(lips).all(1)
     if not known.any():
         return torch.zeros(2 * LIP_NUMBERS, len(lips))
-    away = np.where(known[:, None], lips - np.median(lips[known], axis=0), 0.0)
-    # The floor keeps a mouth that never moves from trembling at full size.
-    away = away / max(float(away[known].std()), 0.01)
-    velocity = np.gradient(away, axis=0) if len(away) > 1 else np.zeros_like(away)
-    both = np.concatenate([away, 2 * velocity], 1).clip(-6, 6)
-    return torch.from_numpy(np.ascontiguousarray(both.T, np.float32))
+    habit = MouthHabit.of(lips[known])
+    away = np.where(known[:, None], (lips - habit.rest) / habit.spread, 0.0)
+    return mouth_motion(torch.from_numpy(away)).float()
+
+
+@dataclass(frozen=True)
+class MouthHabit:
+    """How someone holds and opens their mouth over a clip, which the expert is not to see."""
+
+    rest: Float[np.ndarray, 80]
+    """The median mouth."""
+    spread: float
+    """Deviation from it."""
+
+    @classmethod
+    def of(cls, lips: Float[np.ndarray, "frames 80"]) -> MouthHabit:
+        """Of a clip; without NaN."""
+        rest = np.median(lips, axis=0)
+        # The floor keeps a mouth that never moves from trembling at full size.
+        return cls(rest, max(float((lips - rest).std()), 0.01))
+
+
+def mouth_motion(away: Float[Tensor, "*clips frames 80"]) -> Float[Tensor, "*clips 160 frames"]:
+    """Positions, given as deviations from the median mouth in units of their spread, and velocities; differentiable."""
+    velocity = torch.gradient(away, dim=-2)[0] if away.shape[-2] > 1 else torch.zeros_like(away)
+    return torch.cat([away, 2 * velocity], -1).clamp(-6, 6).mT
 
 
 def sound_features(samples: Float[np.ndarray, " samples"], frames: int) -> Float[Tensor, "160 frames"]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from ..errors import CheckpointError
@@ -41,7 +42,9 @@ def read_weights(path: Path, build: Callable[[dict[str, Any]], AnyNetwork], what
     try:
         with safetensors.safe_open(path, "pt") as file:
             dims: dict[str, Any] = json.loads((file.metadata() or {})["dims"])
-        network = build({name: tuple(value) if isinstance(value, list) else value for name, value in dims.items()})
+        # First weights are drawn at random, and a caller's random numbers must not depend on who has read a file before.
+        with torch.random.fork_rng(devices=[]):
+            network = build({name: tuple(value) if isinstance(value, list) else value for name, value in dims.items()})
         network.load_state_dict({name: value.float() for name, value in safetensors.torch.load_file(path).items()})
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise CheckpointError(

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..capture.frames import Views
 from ..prior.generator import Generator
 from ..prior.patch import Windows, picture_losses, render_patch
+from .preview import Preview
 
 MAPPING_SAMPLES = 2000
 
@@ -61,6 +62,7 @@ def invert(
     pitch: Float[Tensor, " frames"],
     config: InvertConfig,
     progress: Callable[[int, int], None],
+    preview: Preview | None = None,
 ) -> Inversion:
     """Find the person in the prior's w space from a few frames at once, starting from their tracked poses (radians).
 
@@ -105,6 +107,9 @@ def invert(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        if preview is not None and preview.due():
+            ws = (w + offsets)[:, None].expand(-1, profile.num_ws, -1)
+            preview.write(generator, ws, yaw + angles[0], pitch + angles[1], f"inverting, step {step + 1}")
         progress(step + 1, config.steps)
     found = angles.detach()
     return Inversion(w.detach(), offsets.detach(), yaw + found[0], pitch + found[1])

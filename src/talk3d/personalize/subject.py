@@ -22,6 +22,7 @@ from ..prior.generator import Generator, LoadedPrior
 from ..prior.subject import save_subject
 from .cameras import CameraConfig, refine_cameras
 from .invert import InvertConfig, invert
+from .preview import Preview
 from .tune import TuneConfig, tune
 
 
@@ -67,7 +68,12 @@ class Personalized:
 
 
 def personalize(
-    capture: Capture, prior: LoadedPrior, config: PersonalizeConfig, progress: Callable[[str, float], None], cache: Path
+    capture: Capture,
+    prior: LoadedPrior,
+    config: PersonalizeConfig,
+    progress: Callable[[str, float], None],
+    cache: Path,
+    preview: Path | None = None,
 ) -> Personalized:
     """Personalise a prior to the person of a capture, from training frames only.
 
@@ -76,6 +82,7 @@ def personalize(
         prior: the prior whose camera and canonical landmarks the capture was posed with.
         progress: called with (stage, part done 0..1).
         cache: folder for decoded frames.
+        preview: a PNG file that shows the chosen frames and what is drawn of them, renewed every half a minute.
 
     Raises:
         ConfigError: the capture has fewer training frames than are to be chosen, or the prior's pictures carry no alpha.
@@ -100,10 +107,11 @@ def personalize(
     yaw, pitch = torch.from_numpy(capture.yaw).float(), torch.from_numpy(capture.pitch).float()
     chosen = start + choose_frames(capture, config.frames)
     views = frames.views(chosen)
+    show = Preview(preview, views) if preview else None
     inversion = invert(
-        prior.generator, views, yaw[chosen], pitch[chosen], config.invert, lambda i, n: progress("inverting", i / n)
+        prior.generator, views, yaw[chosen], pitch[chosen], config.invert, lambda i, n: progress("inverting", i / n), show
     )
-    tuned = tune(prior.generator, views, inversion, config.tune, lambda i, n: progress("tuning", i / n))
+    tuned = tune(prior.generator, views, inversion, config.tune, lambda i, n: progress("tuning", i / n), show)
     w = inversion.w + inversion.offsets.mean(0)
     with torch.no_grad():
         planes = tuned.planes(w.expand(1, tuned.profile.num_ws, -1))

@@ -18,6 +18,7 @@ from ..losses import l1
 from ..prior.generator import Generator
 from ..prior.patch import Windows, picture_losses, render_patch
 from .invert import Inversion, w_statistics
+from .preview import Preview
 
 BALL_YAW = 1.0
 BALL_PITCH = 0.35
@@ -47,6 +48,7 @@ def tune(
     inversion: Inversion,
     config: TuneConfig,
     progress: Callable[[int, int], None],
+    preview: Preview | None = None,
 ) -> Generator:
     """A copy of the generator, tuned to the person; mapping and super-resolution stay as they are."""
     profile = generator.profile
@@ -77,6 +79,8 @@ def tune(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        if preview is not None and (preview.due() or step + 1 == config.steps):
+            preview.write(tuned, ws_all, inversion.yaw, inversion.pitch, f"tuning, step {step + 1}")
         progress(step + 1, config.steps)
     return tuned.requires_grad_(False)
 

@@ -26,13 +26,14 @@ from torch import Tensor
 
 from ..camera import Orbit, camera_from_label, camera_label
 from ..errors import ConfigError
+from ..losses import fooling, slope
 from ..pictures import Image, as_image, in_rows, write_png
 from ..prior.discriminator import DiscriminatorConfig, DualDiscriminator
 from ..prior.generator import Generator, composite
 from ..prior.patch import Windows, picture_losses, render_patch
+from ..runs import Run, Workers, finish_gradients, follow, weights_digest
 from .dataset import Batch, HeadShards
 from .labelled import LabelledDataset
-from .run import Run, Workers, finish_gradients, follow, weights_digest
 
 
 @dataclass(frozen=True)
@@ -341,7 +342,7 @@ def generator_losses(
     """Non-saturating logistic loss; from the reals' own latents also the distance to their pictures, if `anchored`."""
     latents = reals.latents if anchored and reals.latents is not None else drawn.latents
     fakes = draw_fakes(generator, config, latents, reals, drawn, step)
-    terms = {"fooling": F.softplus(-discriminator(blurred(fakes.image, config, step), fakes.raw, reals.labels)).mean()}
+    terms = {"fooling": fooling(discriminator(blurred(fakes.image, config, step), fakes.raw, reals.labels)).mean()}
     if anchored:
         terms["anchor"] = config.anchor_weight * _anchor(generator, config, fakes, reals, drawn)
     return terms
@@ -366,15 +367,14 @@ def discriminator_losses(
     """Logistic losses of fake and real pictures."""
     fake = discriminator(blurred(fakes.image, config, step), fakes.raw, reals.labels)
     real = discriminator(*_real_pair(config, reals, fakes, step), reals.labels)
-    return {"fake": F.softplus(fake).mean(), "real": F.softplus(-real).mean()}
+    return {"fake": fooling(-fake).mean(), "real": fooling(real).mean()}
 
 
 def r1_penalty(discriminator: DualDiscriminator, config: AdversarialConfig, reals: Reals, fakes: Fakes, step: int) -> Tensor:
     """Half gamma times the squared slope of the logits at real pictures, finished and raw (Mescheder et al. 2018)."""
     image, raw = (picture.detach().requires_grad_() for picture in _real_pair(config, reals, fakes, step))
     logits = discriminator(image, raw, reals.labels)
-    slopes = torch.autograd.grad(logits.sum(), (image, raw), create_graph=True)
-    return 0.5 * config.r1_weight * torch.stack([slope.square().sum((1, 2, 3)) for slope in slopes]).sum(0).mean()
+    return 0.5 * config.r1_weight * slope(logits, image, raw).mean()
 
 
 def draw_fakes(generator: Generator, config: AdversarialConfig, latents: Tensor, reals: Reals, drawn: Draw, step: int) -> Fakes:

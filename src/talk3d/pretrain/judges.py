@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from ..heads.subject import Phone
 from ..judges.headnet import CLOSE, SIZE, HeadNet, face_frame
 from ..judges.sync import FPS, RATE, REACH, SyncExpert, mouth_features, sound_features
+from ..runs import Run, Workers, warmed_cosine
 from .portraits import PICTURES, Portraits
-from .run import Run, Workers, warmed_cosine
 from .speakers import Recording, Rig, TrackerModel, shifted, speaking_lips
 
 Losses = Callable[[nn.Module, np.random.Generator], dict[str, Tensor]]

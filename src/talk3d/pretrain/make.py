@@ -15,11 +15,11 @@ from ..frozen import MODELS, model_path
 from ..heads.latent import HeadEmbedding
 from ..heads.model import HeadPack
 from ..prior.generator import FULL, MINI, Generator, Profile, save_prior
+from ..runs import join
 from .adversarial import EG3D, AdversarialConfig, HeadSource, LabelledSource, check, train_adversarially
 from .canonical import measure_canonical
 from .dataset import DEPTH_SIZE, HELD_OUT_SHARDS, IMAGE_SIZE, HeadShards, ShardWriters, claim
 from .labelled import LabelledDataset
-from .run import join
 from .train import FIRST_SHARDS, PretrainConfig, shards_at, train_prior
 
 MINI_PICTURES = dataclasses.replace(

@@ -26,8 +26,8 @@ from ..losses import l1
 from ..pictures import Image, as_image, in_rows, write_png
 from ..prior.generator import Generator, Profile, composite
 from ..prior.patch import Windows, picture_losses, render_patch
+from ..runs import Run, Workers, finish_gradients, follow, warmed_cosine, weights_digest
 from .dataset import HELD_OUT_SHARDS, Batch, HeadShards, ShardWriters, claim
-from .run import Run, Workers, finish_gradients, follow, warmed_cosine, weights_digest
 
 WARM_UP = 100
 """Steps until the learning rate is full."""
@@ -204,7 +204,7 @@ def _losses(
 
     batch = data.get(heads[mine], seen[mine])
     pictures = slice(mine.start * views, mine.stop * views)
-    windows = Windows(everywhere.top[pictures], everywhere.left[pictures], everywhere.side, everywhere.size)
+    windows = everywhere[pictures]
     with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
         ws = generator.map(batch.latents.to(device))
         planes = generator.planes(ws)
@@ -216,7 +216,10 @@ def _losses(
 
     images = batch.images.flatten(0, 1).to(device).float() / 127.5 - 1  # [N, 4, H, H]
     cameras = profile.orbit.pose(batch.yaw.flatten(), batch.pitch.flatten()).to(device)
-    patch = render_patch(generator, planes, ws, cameras, windows, rng, superres=superres, bfloat16=config.bfloat16)
+    patch = render_patch(
+        generator, planes, ws, cameras, windows, rng,
+        superres=superres, bfloat16=config.bfloat16, batch=count, first=pictures.start,
+    )  # fmt: skip
     # A new plain background for every picture, so that nothing can hide by floating in front of a known one.
     background = torch.from_numpy(colours).float().to(device).expand(-1, -1, *images.shape[2:])
     terms = picture_losses(patch, images, background, windows, config.structure_weight)

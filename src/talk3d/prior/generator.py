@@ -409,14 +409,17 @@ class Generator(nn.Module):
         deterministic: bool | None = None,
         *,
         generator: torch.Generator | None = None,
-        u: float | None = None,
+        jitter: Float[Tensor, "batch rays coarse"] | None = None,
+        u: float | Float[Tensor, "batch rays fine"] | None = None,
     ) -> Rendering:
         """Render chosen rays; ``deterministic`` None means random samples in training mode only.
 
-        ``u`` fixes all importance quantiles (for comparisons with other implementations).
+        ``jitter`` and ``u`` (0..1) place the coarse samples and the fine ones; one ``u`` for all serves comparisons with
+        other implementations.
         """
         fixed = not self.training if deterministic is None else deterministic
-        return render(planes, self.decoder, rays, self.profile.render, deterministic=fixed, generator=generator, u=u)
+        options = self.profile.render
+        return render(planes, self.decoder, rays, options, deterministic=fixed, generator=generator, jitter=jitter, u=u)
 
     def render(
         self,

@@ -47,6 +47,13 @@ class Windows:
         """These windows for some pictures, the other ones for the rest."""
         return Windows(np.where(mine, self.top, other.top), np.where(mine, self.left, other.left), self.side, self.size)
 
+    def repeat(self, times: int) -> Windows:
+        """Each window so many times in a row."""
+        return Windows(self.top.repeat(times), self.left.repeat(times), self.side, self.size)
+
+    def __getitem__(self, chosen: slice) -> Windows:
+        return Windows(self.top[chosen], self.left[chosen], self.side, self.size)
+
     def positions(self) -> Float[Tensor, "pictures rays 2"]:
         """Centres of the windows' pixels, (x, y) in 0..1, row by row."""
         steps = np.arange(self.side) + 0.5
@@ -84,12 +91,34 @@ def render_patch(
     *,
     superres: bool = True,
     bfloat16: bool = False,
+    batch: int | None = None,
+    first: int = 0,
 ) -> Patch:
-    """Render windows with randomly placed samples along the rays (seeded by `rng`) and enlarge them."""
+    """Render windows with randomly placed samples along the rays (seeded by `rng`) and enlarge them.
+
+    Args:
+        generator: who draws.
+        planes: of each picture.
+        ws: likewise.
+        cam2world: likewise, OpenCV axes, scene units.
+        windows: where to look.
+        rng: one number is drawn from it.
+        superres: also enlarge.
+        bfloat16: enlarge in this precision.
+        batch: of how many pictures these are a part; each then gets the samples that it would get among all of them.
+        first: the place of the first of these pictures among them.
+    """
     intrinsics = generator.profile.orbit.intrinsics().to(cam2world).expand(len(cam2world), 3, 3)
     rays: Rays = rays_through(cam2world, intrinsics, windows.positions().to(cam2world))
     jitter = torch.Generator(cam2world.device).manual_seed(int(rng.integers(2**62)))
-    seen = generator.render_rays(planes, rays, deterministic=False, generator=jitter)
+    options, count = generator.profile.render, len(planes)
+
+    def places(samples: int) -> Float[Tensor, "pictures rays samples"]:
+        drawn = torch.rand(batch or count, windows.side**2, samples, generator=jitter, device=jitter.device)
+        return drawn[first : first + count]
+
+    coarse, fine = places(options.samples_coarse), places(options.samples_fine)
+    seen = generator.render_rays(planes, rays, deterministic=False, jitter=coarse, u=fine)
     square = (windows.side, windows.side)
     features, depth, alpha = (value.mT.unflatten(2, square) for value in (seen.features, seen.depth, seen.alpha))
     final = None

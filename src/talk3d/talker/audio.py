@@ -1,7 +1,7 @@
-"""Sound to features: one window of log-mel bands and phones per video frame, in constant memory.
+"""Sound to features: one window of log-mel bands, phones and mouth shapes per video frame, in constant memory.
 
 Sound is mono at 16 kHz, video runs at 25 frames/s, so a frame lasts 640 samples. Letters: T video frames, M mel bands,
-P phones, K columns of a window (10 ms each).
+P phones, E numbers of the ear, K columns of a window (10 ms each).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..judges.ear import ear_columns, load_ear
 from ..mel import mel_filters
 from ..phone_decoder import HOP, PHONES
 from .logits import LogitsConfig, hub_recogniser, logit_windows
@@ -53,6 +54,8 @@ class AudioConfig:
     """Power below which everything is silence, after loudness normalisation."""
     phones: bool = True
     """Add CMU pocketsphinx all-phone evidence: what is said, whoever says it."""
+    ear: bool = True
+    """Add what the shipped ear hears: the mouth's shape, whoever speaks."""
     extractor: Literal["mel"] = "mel"
     """Tells these features from a recogniser's (`LogitsConfig`) in an avatar's manifest."""
 
@@ -62,15 +65,16 @@ class AudioConfig:
                 f"`columns` is {self.columns} and `hop` is {self.hop}: the encoder needs a multiple of 8 columns, and a video "
                 f"frame ({SAMPLES_PER_FRAME} samples) a whole number of hops."
             )
-        if self.phones and self.hop != HOP:
+        if (self.phones or self.ear) and self.hop != HOP:
             raise ConfigError(
-                f"Phones come every {HOP} samples, but `hop` is {self.hop}. Set it to {HOP}, or `phones` to False."
+                f"Phones and the ear's shapes come every {HOP} samples, but `hop` is {self.hop}. Set it to {HOP}, or `phones` "
+                "and `ear` to False."
             )
 
     @property
     def channels(self) -> int:
-        """Channels of a window: M, and P with phones."""
-        return self.bands + (len(PHONES) if self.phones else 0)
+        """Channels of a window: M, with phones P, with the ear E."""
+        return self.bands + (len(PHONES) if self.phones else 0) + (load_ear().dims.outputs if self.ear else 0)
 
     @property
     def silence(self) -> float:
@@ -96,7 +100,8 @@ def audio_config(fields: Mapping[str, Any]) -> AnyAudioConfig:
         ConfigError: this version does not know them.
     """
     if fields.get("extractor", "mel") == "mel":
-        return AudioConfig(**fields)
+        # Avatars from before there was an ear do not name it.
+        return AudioConfig(**{"ear": False, **fields})
     return LogitsConfig(**fields)
 
 
@@ -142,7 +147,7 @@ class Loudness:
 def frame_windows(
     chunks: Iterable[np.ndarray], gain: float, config: AnyAudioConfig
 ) -> Iterator[Float[Tensor, "frames channels columns"]]:
-    """Windows of consecutive video frames, in blocks: log-mel bands, then phones; or a recogniser's logits.
+    """Windows of consecutive video frames, in blocks: log-mel bands, phones and mouth shapes; or a recogniser's logits.
 
     There is one window for each begun video frame of sound; what lies before the beginning and after the end is silence. The
     windows do not depend on how the sound is cut into chunks.
@@ -158,22 +163,21 @@ def frame_windows(
     if isinstance(config, LogitsConfig):
         yield from logit_windows(chunks, config, hub_recogniser(config))
         return
-    if not config.phones:
-        yield from _log_mel_blocks(chunks, gain, config)
-        return
-    # Phones are decoded some seconds ahead of the bands; only the chunks in between are kept.
-    for_bands, for_phones = tee(chunks)
-    pieces = phone_columns(for_phones, gain, config.first_column)
-    columns = torch.zeros(0, len(PHONES))
+    # Phones and shapes are heard some seconds ahead of the bands; only the chunks in between are kept.
+    hearers = [hear for hear, asked in ((phone_columns, config.phones), (ear_columns, config.ear)) if asked]
+    for_bands, *others = tee(chunks, 1 + len(hearers))
+    streams = [hear(source, gain, config.first_column) for hear, source in zip(hearers, others, strict=True)]
+    known = [next(stream) for stream in streams]  # [columns, channels] each
     step = SAMPLES_PER_FRAME // config.hop
     for bands in _log_mel_blocks(for_bands, gain, config):
-        frames = len(bands)
-        needed = (frames - 1) * step + config.columns
-        while len(columns) < needed:
-            columns = torch.cat([columns, next(pieces)])
-        phones = columns[:needed].unfold(0, config.columns, step)  # [T, P, K]
-        yield torch.cat([bands, phones], 1)
-        columns = columns[frames * step :]
+        needed = (len(bands) - 1) * step + config.columns
+        parts = [bands]
+        for index, stream in enumerate(streams):
+            while len(known[index]) < needed:
+                known[index] = torch.cat([known[index], next(stream)])
+            parts.append(known[index][:needed].unfold(0, config.columns, step))  # [T, channels, K]
+            known[index] = known[index][len(bands) * step :]
+        yield torch.cat(parts, 1)
 
 
 def _log_mel_blocks(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..capture.build import Capture
 from ..prior.subject import Subject
@@ -29,13 +29,28 @@ class ClipConditions:
     landmark: Float[Tensor, "frames 4"]
 
     def at(self, index: Tensor, code: Float[Tensor, "batch width"]) -> Conditions:
-        """The conditions of frames `index` [B], of which `code` is heard."""
+        """The conditions of frames `index` [B], of which `code` is heard; where the code is."""
         return Conditions(
             code=code,
-            blink=self.blink[index],
-            rotation=torch.stack([self.yaw[index], self.pitch[index]], -1),
-            landmark=self.landmark[index],
+            blink=self.blink[index].to(code.device),
+            rotation=torch.stack([self.yaw[index], self.pitch[index]], -1).to(code.device),
+            landmark=self.landmark[index].to(code.device),
         )
+
+
+class CameraCorrections(nn.Module):
+    """What training adds to the yaw and pitch of each frame (the reprojection loss's camera residuals, method 7.3).
+
+    Their mean is taken off: what all frames share belongs to the person, and poses of other films must go on meaning the same.
+    """
+
+    def __init__(self, frames: int) -> None:
+        super().__init__()
+        self.angles = nn.Parameter(torch.zeros(frames, 2))
+
+    def forward(self, index: Tensor) -> Float[Tensor, "batch 2"]:
+        """Of frames `index` [B], radians."""
+        return self.angles[index] - self.angles.mean(0)
 
 
 def audio_neighbourhood(

@@ -35,8 +35,19 @@ class Gaze:
         odds = 0.5 / len(blink) + 0.5 * blink / blink.sum()
         return cls(landmarks[:, list(OUTER_LIPS)].mean(1), landmarks[:, list(OUTER_EYE_CORNERS)].mean(1), odds)
 
-    def choose(self, count: int, size: int, rng: np.random.Generator) -> tuple[np.ndarray, Windows]:
-        """Frames [B] and a window of each: every second one at the mouth, one in four at the eyes, the others anywhere."""
+    def choose(self, count: int, size: int, rng: np.random.Generator, pairs: bool = False) -> tuple[np.ndarray, Windows]:
+        """Frames [B] and a window of each: every second one at the mouth, one in four at the eyes, the others anywhere.
+
+        Args:
+            count: B; even if they come in pairs.
+            size: of raw pictures.
+            rng: chooses.
+            pairs: each odd frame follows its predecessor and is seen through the same window.
+        """
+        if pairs:
+            first, windows = self.choose(count // 2, size, rng)
+            index = np.minimum(first, len(self.mouths) - 2)[:, None] + [0, 1]
+            return index.reshape(-1), windows.repeat(2)
         turn = (np.arange(count) + rng.integers(4)) % 4  # so that smaller counts have their turns too
         index = rng.integers(0, len(self.mouths), count)
         index[turn == 3] = rng.choice(len(self.eyes), int((turn == 3).sum()), p=self.blinking)

@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..capture.build import Capture
-from ..capture.track import INNER_LIPS, OUTER_LIPS
 from .audio import AudioConfig
 from .clip import audio_neighbourhood
 from .tokens import TokenEncoder
@@ -78,19 +77,6 @@ def vary(
     gain = torch.zeros(len(heard), 1, heard.shape[2], 1)
     gain[:, :, : audio.bands] = torch.from_numpy(rng.normal(0, 0.03, (len(heard), 1, 1, 1))).float()
     return heard + gain + torch.from_numpy(rng.standard_normal(heard.shape, dtype=np.float32)) * 0.02
-
-
-def lip_shapes(capture: Capture, count: int) -> tuple[Tensor, Tensor]:
-    """The closed shape [shapes] and the lip shape of each training frame [frames, shapes] (principal components)."""
-    start, stop = capture.train
-    points = capture.landmarks[start:stop][:, [*OUTER_LIPS, *INNER_LIPS]]
-    lips = torch.from_numpy(points - points.mean(1, keepdims=True)).float().flatten(1)
-    centred = lips - lips.mean(0)
-    _, values, directions = torch.linalg.svd(centred, full_matrices=False)
-    scale = values[0] / math.sqrt(len(lips))
-    shapes = centred @ directions[:count].T / scale
-    closed = torch.from_numpy(closed_frames(capture))
-    return shapes[closed].mean(0), shapes
 
 
 def closed_frames(capture: Capture) -> np.ndarray:

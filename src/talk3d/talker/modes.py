@@ -78,7 +78,7 @@ class ExpressionModes(nn.Module):
 
     def amounts(self, code: Float[Tensor, "batch width"], blink: Float[Tensor, " batch"]) -> Float[Tensor, "batch modes"]:
         """How much of each expression: within ±LIMIT for the mouth, in proportion to the blink for the eyes."""
-        spoken = LIMIT * torch.tanh(F.linear(code, self.sound, self.rest) / LIMIT)
+        spoken = LIMIT * torch.tanh(F.linear(code, self.sound, self.rest).float() / LIMIT)
         return torch.lerp(spoken, blink[:, None] * self.blink, self.of_eyes)
 
     def forward(

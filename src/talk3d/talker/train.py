@@ -1,16 +1,15 @@
 """Training the talker: sound and the other conditions to the delta planes that make the person's frames.
 
 First the audio encoder alone learns to hear lip shapes (seconds), then everything learns together through the renderer,
-super-resolution included (method, stage 2b).
+super-resolution included (method, stage 2b). Meanwhile `preview.png` in the run's folder shows how far it is. What comes out is
+averaged weights, at the moment when they did best on a stretch of the film that nothing was learnt from (`validate.py`).
 
-Letters: B frames per step, F frames of the capture, S side of the frames.
+Letters: B frames per step, F frames of the training part, S side of the frames.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
-import json
 import math
 import shutil
 import time
@@ -20,28 +19,31 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Int
 
-from ..artifacts import load_state, optimizer_tensors, restore_optimizer, save_state
 from ..capture.build import Capture
-from ..capture.frames import PersonFrames
-from ..errors import CheckpointError
-from ..prior.generator import Generator
+from ..capture.frames import PersonFrames, spread_frames
+from ..judges.sync import lips_in_face
 from ..prior.patch import render_patch
 from ..prior.subject import Subject
-from .audio import AudioConfig
-from .clip import audio_neighbourhood, training_conditions
+from ..runs import STATE, Every, Run, Workers, finish_gradients, follow
+from .audio import SAMPLES_PER_FRAME, AudioConfig
+from .clip import CameraCorrections, audio_neighbourhood, training_conditions
 from .delta import DeltaConfig, DeltaNetwork
+from .draw import Talker, draw_frames
 from .gaze import Gaze, draw_outlines, lip_outlines
-from .listen import closed_frames, learn_to_listen, lip_shapes, listening_parameters, vary
+from .listen import closed_frames, learn_to_listen, listening_parameters, vary
 from .modes import EXPRESSIONS
-from .objective import LossWeights, Step, weighted_losses
+from .objective import LossWeights, Objective, Step
+from .preview import Preview
+from .reader import LipSpace, SyncJudge, filmed_mouths, learn_to_read
 from .tokens import TokenConfig
 from .unet import UNetConfig
+from .validate import Validation, held_out, is_due, spread_over
 
-STATE = "training.safetensors"
-LOG = "log.jsonl"
+PREVIEW = "preview.png"
+HARMLESS = frozenset({"steps", "minutes", "save_seconds", "preview_seconds"})
+"""How long a training lasts may change when it is continued, and what no weight depends on."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class TrainConfig:
     steps: int | None = None
     """Stop after so many steps..."""
     minutes: float | None = 15.0
-    """...or after so many minutes of training time, whichever comes first."""
+    """...or after so many minutes of training, whichever comes first. Learning rates follow the clock then, so that another
+    run, or one that was interrupted, comes out alike but not bit for bit, as it does with `steps` (on a CPU)."""
     frames_per_step: int = 4
     learning_rate: float = 2e-3
     constant_learning_rate: float = 1e-2
@@ -61,8 +64,22 @@ class TrainConfig:
     superres_from: float = 0.0
     """Part of the training after which super-resolution is tuned along."""
     superres_learning_rate: float = 2e-3
+    camera_learning_rate: float = 3e-4
+    """Of the corrections to each frame's yaw and pitch, radians; 0 leaves the cameras as they are."""
+    discriminator_learning_rate: float = 2e-3
+    read_steps: int = 200
+    """Steps in which a reader of drawn lips learns this mouth, if a loss needs one."""
     listen_steps: int = 400
     """Steps in which the audio encoder learns lip shapes by itself."""
+    ema_half_life: float = 50.0
+    """Of the averaged weights that are validated, shown and kept, in steps; a twentieth of the steps done while that is less.
+    0 for the trained weights themselves."""
+    validation: float = 0.08
+    """Part of the training frames, the last ones, that nothing is learnt from but when to stop; 0 to learn from all."""
+    bfloat16: bool = False
+    """U-Net and super-resolution in bfloat16: faster where the processor knows it."""
+    cache_gigabytes: float = 2.0
+    """Disk for decoded frames while training runs; of a film that needs more, evenly spread frames are learnt from."""
     silence: float = 0.1
     """Part of the frames with closed lips that are shown with pure silence, so that silence closes the mouth."""
     weights: LossWeights = field(default_factory=LossWeights)
@@ -70,17 +87,9 @@ class TrainConfig:
     tokens: TokenConfig = field(default_factory=TokenConfig)
     seed: int = 0
     save_seconds: float = 30.0
-
-
-@dataclass(frozen=True)
-class Talker:
-    """What is trained, and the constants it relies on."""
-
-    network: DeltaNetwork
-    generator: Generator
-    """Frozen but for its super-resolution."""
-    landmark_scale: Float[Tensor, "2 4"]
-    """Mean and deviation of the landmark token over the training frames."""
+    """From one saved state to the next: what a killed training has to repeat at most."""
+    preview_seconds: float = 60.0
+    """From one sheet to the next."""
 
 
 def run_folder(output: Path) -> Path:
@@ -89,9 +98,18 @@ def run_folder(output: Path) -> Path:
 
 
 def finish_run(run: Path) -> None:
-    """Keep the log of a finished training, drop its state and decoded frames."""
+    """Keep the log and the preview of a finished training, drop its state and decoded frames."""
     shutil.rmtree(run / "frames", ignore_errors=True)
     (run / STATE).unlink(missing_ok=True)
+
+
+def frames_note(capture: Capture, config: TrainConfig) -> str | None:
+    """What the user should know if not all frames are learnt from for want of disk space."""
+    border = _border(capture, config)
+    kept = len(spread_frames(0, border, capture.resolution, config.cache_gigabytes))
+    if kept == border:
+        return None
+    return f"{kept} of {border} frames are learnt from, evenly spread, so that they fit into {config.cache_gigabytes:g} GB."
 
 
 def train_talker(
@@ -100,53 +118,87 @@ def train_talker(
     run: Path,
     config: TrainConfig,
     progress: Callable[[float, str], None],
+    workers: Workers | None = None,
 ) -> Talker:
     """Train, or continue an interrupted run.
 
     Args:
         subject: the personalised prior.
         capture: the capture it was made from; only its training frames are read.
-        run: folder for the training state and `log.jsonl`; the same call continues from there.
+        run: folder for the training state, `log.jsonl` and `preview.png`; the same call continues from there.
+        config: settings.
         progress: called with (part done 0..1, a line of numbers).
+        workers: the processes that train together; None for this one alone, on the CPU.
 
     Raises:
         CheckpointError: the state in `run` belongs to other settings or another subject.
+        ConfigError: the processes cannot share `frames_per_step`.
     """
-    run.mkdir(parents=True, exist_ok=True)
+    workers = workers or Workers()
+    device, mine = workers.device, workers.share(config.frames_per_step)
     torch.manual_seed(config.seed)
     start, stop = capture.train
     conditions, landmark_scale = training_conditions(capture, subject, config.audio)
-    frames = PersonFrames.cached(capture, run / "frames", start, stop)
-    profile = subject.generator.profile
-    closed_shape, shapes = lip_shapes(capture, config.tokens.lip_shapes)
+    lips = lips_in_face(capture.landmarks[start:stop].astype(np.float64))
+    space, closed = LipSpace.of(lips, config.tokens.lip_shapes), torch.from_numpy(closed_frames(capture))
+    shapes = space.shapes(torch.from_numpy(lips).float())
+    border = _border(capture, config)
+    learnt = spread_frames(0, border, capture.resolution, config.cache_gigabytes)
+    validated = spread_over(border, stop - start)
 
     generator = copy.deepcopy(subject.generator).eval().requires_grad_(False)
     network = _new_network(subject, config)
     encoder, unet = network.encoder, network.unet
-    talker = Talker(network, generator, landmark_scale)
+    if not (run / STATE).exists():
+        learn_to_listen(
+            encoder, conditions.audio[:border], shapes[:border], shapes[closed].mean(0), config.audio, config.listen_steps,
+            config.seed, progress,
+        )  # fmt: skip
+    talker = Talker(network.to(device), generator.to(device), landmark_scale)
+    average, best = copy.deepcopy(talker), copy.deepcopy(talker)
     superres = list(generator.superresolution.parameters())
-    special = {"constant": [unet.constant], "modes": [network.modes.planes], "listening": listening_parameters(encoder)}
+    corrections = CameraCorrections(stop - start).to(device)
+    special = {
+        "constant": [unet.constant],
+        "modes": [network.modes.planes],
+        "listening": listening_parameters(encoder),
+        "cameras": list(corrections.parameters()),
+    }
     groups = {"network": _all_but(network, special), "superresolution": superres, **special}
     optimizer = torch.optim.Adam([{"params": group, "name": name} for name, group in groups.items()], betas=(0.9, 0.99))
-    identity = {"subject": subject.hash, "config": _comparable(config)}
-    fresh = not (run / STATE).exists()
-    step, elapsed = _resume(run, talker, optimizer, identity)
-    if fresh:
-        learn_to_listen(
-            encoder, conditions.audio, shapes, closed_shape, config.audio, config.listen_steps, config.seed, progress
-        )
+    modules = talker.trained() | average.trained("average_") | best.trained("best_") | {"cameras": corrections}
+    optimizers = {"optimizer": optimizer}
 
-    planes = subject.planes
-    ws = subject.ws
-    gaze_at = Gaze.of(capture)
+    with workers.first_goes_first():
+        frames = PersonFrames.cached(capture, run / "frames", start, stop, start + np.concatenate([learnt, validated]))
+    gaze = Gaze.of(capture)
+    reader = expert = None
+    if config.weights.reads:
+        mouths = filmed_mouths(frames.pictures[: len(learnt)], gaze.mouths[learnt])
+        reader = learn_to_read(mouths, shapes[learnt], config.read_steps, config.seed, progress)
+    if config.weights.sync:
+        expert = SyncJudge(lips, capture.audio()[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME])
+    objective = Objective(config.weights, generator, space, reader, expert, config.seed).to(device)
+    if objective.discriminator is not None:
+        optimizers["judging"] = torch.optim.Adam(
+            objective.discriminator.parameters(), lr=config.discriminator_learning_rate, betas=(0.0, 0.99)
+        )
+        modules["discriminator"] = objective.discriminator
+    origin = {"subject": subject.hash}
+    record = Run(run, config, modules, optimizers, workers, origin=origin, harmless=HARMLESS)
+    step, elapsed = record.resume(), float(record.notes.get("elapsed", 0.0))
+    best_score: float | None = record.notes.get("best_score")
+
+    planes, ws = subject.planes.to(device), subject.ws.to(device)
+    gaze = _among(gaze, learnt)
     outlines = lip_outlines(capture)[start:stop]
-    closed = torch.from_numpy(closed_frames(capture))
-    saved = time.monotonic()
-    while True:
-        part = _part_done(step, elapsed, config)
-        if part >= 1:
-            break
-        began = time.monotonic()
+    validation = Validation.of(capture, frames, validated) if len(validated) else None
+    preview = Preview.of(run / PREVIEW, subject, capture, conditions, frames, learnt, validated)
+    profile = generator.profile
+
+    part = _part_done(step, elapsed, config)
+    saving, showing, clock = Every(config.save_seconds), Every(config.preview_seconds), time.monotonic()
+    while part < 1:
         rng = np.random.default_rng([config.seed, 3, step])
         tuning = part >= config.superres_from
         rates = {
@@ -156,40 +208,80 @@ def train_talker(
             # The encoder can already hear; at full speed the still wandering network would make it forget.
             "listening": 0.1 * config.learning_rate * min(1.0, (step + 1) / 50),
             "superresolution": config.superres_learning_rate if tuning else 0.0,
+            "cameras": config.camera_learning_rate,
         }
         for group in optimizer.param_groups:
             group["lr"] = rates[group["name"]] * _fall(part)
         for parameter in superres:
             parameter.requires_grad_(tuning)
 
-        index, windows = gaze_at.choose(config.frames_per_step, profile.neural_resolution, rng)
-        where = torch.from_numpy(index)
-        silent = closed[where] & torch.from_numpy(rng.random(len(index)) < config.silence)
+        # Everything random is drawn for the whole batch, so that several processes see together what one would see alone.
+        chosen, windows = gaze.choose(config.frames_per_step, profile.neural_resolution, rng, config.weights.pairs)
+        where = torch.from_numpy(learnt[chosen])
+        silent = closed[where] & torch.from_numpy(rng.random(len(where)) < config.silence)
         sound = vary(audio_neighbourhood(conditions.audio, where, config.tokens.windows), config.audio, rng)
-        codes = encoder.hear(torch.where(silent[:, None, None, None], -1.0, sound))
-        delta = network(unet.trunk(planes), conditions.at(where, codes))
-        cameras = profile.orbit.pose(conditions.yaw[where], conditions.pitch[where])
-        patch = render_patch(generator, planes + delta, ws.expand(len(index), -1, -1), cameras, windows, rng)
-        views = frames.views(start + index)
-        mouth = draw_outlines(outlines[index], views.target.shape[-1])
-        made = Step(patch, windows, views, mouth, delta / unet.scale, encoder.lips(codes), shapes[where])
-        losses = weighted_losses(made, config.weights)
+        sound = torch.where(silent[:, None, None, None], -1.0, sound)[mine].to(device)
+        where, windows = where[mine], windows[mine]
+
+        codes = encoder.hear(sound)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+            heard = conditions.at(where, codes)
+            delta = network(unet.trunk(planes), heard).float()
+        residual = corrections(where)
+        pose = torch.stack([conditions.yaw[where], conditions.pitch[where]], -1).to(device) + residual
+        cameras = profile.orbit.pose(pose[:, 0], pose[:, 1])
+        patch = render_patch(
+            generator, planes + delta, ws.expand(len(where), -1, -1), cameras, windows, rng,
+            bfloat16=config.bfloat16, batch=config.frames_per_step, first=mine.start,
+        )  # fmt: skip
+        views = frames.views(start + where.numpy()).to(device)
+        made = Step(
+            number=step, index=where.to(device), patch=patch, windows=windows, views=views, planes=planes + delta,
+            delta=delta / unet.scale, cam2world=cameras, residual=residual,
+            outline=draw_outlines(outlines[where.numpy()], views.target.shape[-1]).to(device),
+            mouths=torch.from_numpy(gaze.mouths[chosen[mine]]).float().to(device), tokens=encoder(heard),
+            heard=encoder.lips(codes), shapes=shapes[where].to(device),
+        )  # fmt: skip
+        losses = objective(made, rng)
         total = torch.stack(list(losses.values())).sum()
         optimizer.zero_grad(set_to_none=True)
         total.backward()
+        finish_gradients((parameter for group in groups.values() for parameter in group), workers)
         torch.nn.utils.clip_grad_norm_(groups["network"], 1.0)
         optimizer.step()
+        if objective.discriminator is not None:
+            judged = objective.discriminator_losses(made)
+            optimizers["judging"].zero_grad(set_to_none=True)
+            torch.stack(list(judged.values())).sum().backward()
+            finish_gradients(objective.discriminator.parameters(), workers)
+            optimizers["judging"].step()
+            losses |= judged
         step += 1
-        elapsed += time.monotonic() - began
-        numbers = {name: round(float(value.detach()), 5) for name, value in losses.items()}
-        with (run / LOG).open("a") as log:
-            log.write(json.dumps(numbers | {"step": step, "seconds": round(elapsed, 2)}) + "\n")
-        if time.monotonic() - saved > config.save_seconds:
-            _save(run, talker, optimizer, identity, step, elapsed)
-            saved = time.monotonic()
-        progress(min(1.0, _part_done(step, elapsed, config)), f"step {step} loss {float(total.detach()):.3f}")
-    _save(run, talker, optimizer, identity, step, elapsed)
-    return talker
+        _copy(talker, average, _decay(step, config))
+
+        now = time.monotonic()
+        numbers = torch.stack([*(value.detach() for value in losses.values()), total.new_tensor(now - clock)])
+        workers.mean([numbers])  # the time as well: all processes must agree on when it is over
+        *values, seconds = numbers.tolist()
+        elapsed, clock = elapsed + seconds, now
+        before, part = part, _part_done(step, elapsed, config)
+        entry = dict(zip(losses, values, strict=True))
+        if validation is not None and is_due(before, part):
+            scores = validation.scores(draw_frames(average, subject, conditions, validation.index))
+            entry |= scores
+            if part >= 0.5 and (best_score is None or scores["val_score"] < best_score):
+                best_score = scores["val_score"]
+                _copy(average, best)
+        record.log(step, {name: float(f"{value:.6g}") for name, value in entry.items()} | {"seconds": round(elapsed, 2)})
+        if saving.due() or part >= 1:
+            record.save(step, {"elapsed": elapsed, "best_score": best_score})
+        if workers.rank == 0 and showing.due():
+            preview.write(average, step, elapsed)
+        progress(part, f"step {step} loss {sum(values):.3f}")
+    kept = average if best_score is None else best
+    if workers.rank == 0:
+        preview.write(kept, step, elapsed)
+    return Talker(kept.network.cpu(), kept.generator.cpu(), landmark_scale)
 
 
 def _new_network(subject: Subject, config: TrainConfig) -> DeltaNetwork:
@@ -211,16 +303,29 @@ def _all_but(module: torch.nn.Module, groups: dict[str, list[torch.nn.Parameter]
     return [parameter for parameter in module.parameters() if id(parameter) not in known]
 
 
-# ------------------------------------------------------------------------------------------------------------- state
+def _border(capture: Capture, config: TrainConfig) -> int:
+    """How many of the training frames come before the ones that are held out."""
+    count = len(range(*capture.train))
+    return count - held_out(count, config.validation)
+
+
+def _among(gaze: Gaze, rows: Int[np.ndarray, " learnt"]) -> Gaze:
+    """Looks at some of the frames only."""
+    odds = gaze.blinking[rows]
+    return Gaze(gaze.mouths[rows], gaze.eyes[rows], odds / odds.sum())
+
+
+# ---------------------------------------------------------------------------------------------------------- schedule
 
 
 def _part_done(step: int, elapsed: float, config: TrainConfig) -> float:
+    """Of the training, 0..1."""
     parts = [0.0]
     if config.steps is not None:
         parts.append(step / config.steps)
     if config.minutes is not None:
         parts.append(elapsed / (60 * config.minutes))
-    return max(parts)
+    return min(1.0, max(parts))
 
 
 def _fall(part: float) -> float:
@@ -228,35 +333,13 @@ def _fall(part: float) -> float:
     return 1.0 if part < 0.5 else 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (2 * part - 1)))
 
 
-def _comparable(config: TrainConfig) -> dict:
-    """The settings that a continued run must share; how long it lasts may change."""
-    fields = dataclasses.asdict(config)
-    for name in ("steps", "minutes", "save_seconds"):
-        del fields[name]
-    return fields
+def _decay(step: int, config: TrainConfig) -> float:
+    """Of the averaged weights."""
+    half_life = min(config.ema_half_life, 0.05 * step)
+    return 0.5 ** (1 / half_life) if half_life > 0 else 0.0
 
 
-def _modules(talker: Talker) -> dict[str, torch.nn.Module]:
-    return {"network": talker.network, "superresolution": talker.generator.superresolution}
-
-
-def _save(run: Path, talker: Talker, optimizer: torch.optim.Optimizer, identity: dict, step: int, elapsed: float) -> None:
-    tensors = {f"{name}.{k}": v for name, module in _modules(talker).items() for k, v in module.state_dict().items()}
-    tensors |= optimizer_tensors(optimizer, "optimizer")
-    save_state(run / STATE, tensors, identity | {"step": step, "elapsed": elapsed})
-
-
-def _resume(run: Path, talker: Talker, optimizer: torch.optim.Optimizer, identity: dict) -> tuple[int, float]:
-    if not (run / STATE).exists():
-        return 0, 0.0
-    tensors, state = load_state(run / STATE)
-    if state["subject"] != identity["subject"] or state["config"] != identity["config"]:
-        raise CheckpointError(
-            f"The unfinished training in `{run}` was started with another subject or other settings. "
-            "Continue with the same ones, or delete that folder to start afresh."
-        )
-    for name, module in _modules(talker).items():
-        prefix = name + "."
-        module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-    restore_optimizer(optimizer, tensors, "optimizer")
-    return int(state["step"]), float(state["elapsed"])
+def _copy(source: Talker, target: Talker, decay: float = 0.0) -> None:
+    """Move a talker's weights towards another's; without decay they become the same."""
+    for from_module, to_module in zip(source.trained().values(), target.trained().values(), strict=True):
+        follow(to_module, from_module, decay)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from talk3d.errors import CheckpointError, ConfigError
-from talk3d.pretrain.run import Run, Workers, finish_gradients, follow
+from talk3d.runs import Every, Run, Workers, finish_gradients, follow
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,71 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
     Run(tmp_path, Settings(), {"m": module}, {"o": optimizer}, Workers()).save(1)
     with pytest.raises(CheckpointError, match="other settings"):
         Run(tmp_path, Settings(rate=0.2), {"m": module}, {"o": optimizer}, Workers()).resume()
+
+
+def test_settings_that_no_weight_depends_on_may_change(tmp_path: Path) -> None:
+    module, optimizer = parts(0)
+    Run(tmp_path, Settings(), {"m": module}, {"o": optimizer}, Workers()).save(1)
+    other = Run(tmp_path, Settings(rate=0.2), {"m": module}, {"o": optimizer}, Workers(), harmless={"rate"})
+    assert other.resume() == 1
+
+
+def test_another_origin_is_named(tmp_path: Path) -> None:
+    module, optimizer = parts(0)
+    for origin in ({"subject": "may", "data": 1}, {"subject": "paul", "data": 1}):
+        run = Run(tmp_path, Settings(rate=0.1), {"m": module}, {"o": optimizer}, Workers(), origin=origin)
+        if origin["subject"] == "may":
+            run.save(1)
+    with pytest.raises(CheckpointError, match=r"started with another subject \(may, now paul\)\. Continue with the same"):
+        run.resume()
+    both = Run(tmp_path, Settings(rate=0.2), {"m": module}, {"o": optimizer}, Workers(), origin=origin)
+    with pytest.raises(CheckpointError, match=r"another subject \(may, now paul\) and other settings \(rate 0\.1, now 0\.2\)"):
+        both.resume()
+
+
+def test_notes_come_back_with_the_state(tmp_path: Path) -> None:
+    module, optimizer = parts(0)
+    run = Run(tmp_path, Settings(), {"m": module}, {"o": optimizer}, Workers())
+    run.resume()
+    assert run.notes == {}
+    run.save(1, {"elapsed": 2.5, "best": None})
+    again = Run(tmp_path, Settings(), {"m": module}, {"o": optimizer}, Workers())
+    again.resume()
+    assert again.notes == {"elapsed": 2.5, "best": None}
+
+
+def test_what_was_logged_after_the_state_is_logged_once(tmp_path: Path) -> None:
+    module, optimizer = parts(0)
+
+    def resumed() -> list[int]:
+        run = Run(tmp_path, Settings(), {"m": module}, {"o": optimizer}, Workers())
+        steps = range(run.resume() + 1, 5)
+        for step in steps:
+            run.log(step, {"loss": 1.0})
+            if step == 2:
+                run.save(step)
+        return list(steps)
+
+    assert resumed() == [1, 2, 3, 4]
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"step": 5, "lo')  # a kill while a line was written
+    assert resumed() == [3, 4]
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
+    # Without a state all begins anew.
+    (tmp_path / "training.safetensors").unlink()
+    assert resumed() == [1, 2, 3, 4]
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 4
+
+
+def test_time_for_something_comes_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    every = Every(10.0)
+    due = []
+    for now[0] in (109.0, 110.0, 111.0, 119.0, 125.0, 134.0):
+        due.append(every.due())
+    assert due == [False, True, False, False, True, False]
 
 
 def test_only_the_first_process_writes(tmp_path: Path) -> None:
@@ -100,20 +166,22 @@ def test_shares_cover_the_batch(total: int, count: int, expected: list[slice]) -
 TOGETHER = """
 import sys, torch
 from pathlib import Path
-from talk3d.pretrain.run import finish_gradients, join
+from talk3d.runs import finish_gradients, join
 torch.set_num_threads(1)
 with join() as workers:
     parameter = torch.nn.Parameter(torch.zeros(3))
     parameter.grad = torch.arange(3.0) + 10 * workers.rank
     finish_gradients([parameter], workers)
-    Path(sys.argv[1], str(workers.rank)).write_text(f"{workers.count} {parameter.grad.tolist()}")
+    with workers.first_goes_first():
+        order = len(list(Path(sys.argv[1]).glob("*.grad")))
+        Path(sys.argv[1], f"{workers.rank}.grad").write_text(f"{workers.count} {order} {parameter.grad.tolist()}")
 """
 
 
-def test_processes_average_their_gradients(tmp_path: Path) -> None:
+def test_processes_average_their_gradients_and_let_the_first_go_first(tmp_path: Path) -> None:
     script = tmp_path / "together.py"
     script.write_text(TOGETHER)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     subprocess.run([*command, str(tmp_path)], capture_output=True, check=True, timeout=300)
-    for rank in ("0", "1"):
-        assert (tmp_path / rank).read_text() == "2 [5.0, 6.0, 7.0]"
+    for rank in (0, 1):
+        assert (tmp_path / f"{rank}.grad").read_text() == f"2 {rank} [5.0, 6.0, 7.0]"

@@ -1,7 +1,9 @@
 """What every long training needs: a state that survives any interruption, a log, averaged weights, and several processes.
 
-A run is a folder with the training state, `log.jsonl` and sample sheets. Started by `torchrun`, several processes share one
-run: each takes its part of every batch, gradients are averaged over all, and the first one writes.
+A run is a folder with the training state, `log.jsonl` and sample sheets. Killed at any moment and started again, it goes on
+from its last state, and its log with it: on the same machine the numbers are the same, bit for bit, as if nothing had happened.
+Started by `torchrun`, several processes share one run: each takes its part of every batch, gradients are averaged over all,
+and the first one writes.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +23,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..artifacts import load_state, optimizer_tensors, restore_optimizer, save_state
-from ..errors import CheckpointError, ConfigError
+from .artifacts import load_state, optimizer_tensors, restore_optimizer, save_state
+from .errors import CheckpointError, ConfigError
+from .partials import write_whole
 
 STATE = "training.safetensors"
-HARMLESS = {"tensorboard", "save_every", "sample_every"}
+LOG = "log.jsonl"
+HARMLESS = frozenset({"tensorboard", "save_every", "sample_every"})
 """Settings that may change when a run is continued: no weight depends on them."""
 
 
@@ -60,6 +65,15 @@ class Workers:
         for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
+    @contextmanager
+    def first_goes_first(self) -> Iterator[None]:
+        """The first process runs the block alone; the others follow when it is done, and find what it left on disk."""
+        if self.count > 1 and self.rank:
+            torch.distributed.barrier()
+        yield
+        if self.count > 1 and not self.rank:
+            torch.distributed.barrier()
+
 
 @contextmanager
 def join() -> Iterator[Workers]:
@@ -83,6 +97,21 @@ def join() -> Iterator[Workers]:
         yield Workers(torch.distributed.get_rank(), count, device)
     finally:
         torch.distributed.destroy_process_group()
+
+
+class Every:
+    """Says about every so many seconds that it is time for something."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._last = seconds, time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time; then the next time is counted from now."""
+        now = time.monotonic()
+        if now - self._last < self._seconds:
+            return False
+        self._last = now
+        return True
 
 
 def warmed_cosine(step: int, steps: int, warm_up: int) -> float:
@@ -120,11 +149,15 @@ class Run:
         optimizers: by name.
         workers: the processes; only the first one writes.
         tensorboard: also write event files for TensorBoard.
-        origin: what else the run depends on: profile, starting weights, data.
+        origin: what else the run depends on, by name: profile, starting weights, data.
+        harmless: settings that may differ when the run is continued.
 
     Raises:
         ConfigError: tensorboard is asked for and not installed.
     """
+
+    notes: dict[str, Any]
+    """What else the resumed state says, as it was given to `save`; empty for a fresh run."""
 
     def __init__(
         self,
@@ -135,54 +168,84 @@ class Run:
         workers: Workers,
         tensorboard: bool = False,
         origin: Mapping[str, Any] | None = None,
+        harmless: Collection[str] = HARMLESS,
     ):
-        self.folder = folder
+        self.folder, self.notes = folder, {}
         # As JSON gives it back, so that tuples and lists compare equal.
         self._config = json.loads(json.dumps(dataclasses.asdict(config) | {"origin": origin}))
-        self._modules, self._optimizers, self._workers = modules, optimizers, workers
+        self._modules, self._optimizers, self._workers, self._harmless = modules, optimizers, workers, harmless
         folder.mkdir(parents=True, exist_ok=True)
         self._board: Any = _board(folder) if tensorboard and workers.rank == 0 else None
 
     def resume(self) -> int:
-        """Load the state, if there is one; returns the number of steps done.
+        """Load the state, if there is one, and forget what was logged after it; returns the number of steps done.
 
         Raises:
             CheckpointError: the state is damaged or belongs to other settings.
         """
         if not (self.folder / STATE).exists():
+            self._cut_log(0)
             return 0
         tensors, state = load_state(self.folder / STATE)
-        then, now = state["config"], self._config
-        names = sorted((then.keys() | now.keys()) - HARMLESS)
-        if different := [name for name in names if then.get(name) != now.get(name)]:
-            known = "; ".join(f"{name} {_short(then.get(name))}, now {_short(now.get(name))}" for name in different)
-            raise CheckpointError(
-                f"The run in `{self.folder}` was started with other settings ({known}). "
-                "Continue with the same ones, or train into another folder."
-            )
+        self._require_same(state["config"])
         for name, module in self._modules.items():
             prefix = f"{name}."
             module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         for name, optimizer in self._optimizers.items():
             restore_optimizer(optimizer, tensors, name)
+        self.notes = state.get("notes", {})
+        self._cut_log(int(state["step"]))
         return int(state["step"])
 
-    def save(self, step: int) -> None:
-        """Write the whole state; an interruption while it is written leaves the earlier one."""
+    def save(self, step: int, notes: Mapping[str, Any] | None = None) -> None:
+        """Write the whole state; an interruption while it is written leaves the earlier one.
+
+        Args:
+            step: how many are done.
+            notes: JSON values that are to come back with it.
+        """
         if self._workers.rank == 0:
             tensors = {f"{name}.{k}": v for name, module in self._modules.items() for k, v in module.state_dict().items()}
             for name, optimizer in self._optimizers.items():
                 tensors |= optimizer_tensors(optimizer, name)
-            save_state(self.folder / STATE, tensors, {"step": step, "config": self._config})
+            save_state(self.folder / STATE, tensors, {"step": step, "config": self._config, "notes": dict(notes or {})})
 
     def log(self, step: int, entry: Mapping[str, float]) -> None:
         """Append one line of numbers."""
         if self._workers.rank == 0:
-            with (self.folder / "log.jsonl").open("a") as log:
+            with (self.folder / LOG).open("a") as log:
                 log.write(json.dumps({"step": step, **entry}) + "\n")
             if self._board is not None:
                 for name, value in entry.items():
                     self._board.add_scalar(name, value, step)
+
+    def _require_same(self, then: Mapping[str, Any]) -> None:
+        now, skipped = self._config, {"origin", *self._harmless}
+        differences = [f"another {name} ({change})" for name, change in _changes(then.get("origin") or {}, now["origin"] or {})]
+        if known := "; ".join(f"{name} {change}" for name, change in _changes(then, now) if name not in skipped):
+            differences.append(f"other settings ({known})")
+        if differences:
+            raise CheckpointError(
+                f"The run in `{self.folder}` was started with {' and '.join(differences)}. "
+                "Continue with the same, train into another folder, or delete that one to start afresh."
+            )
+
+    def _cut_log(self, step: int) -> None:
+        """Drop what was logged after the state, which will be logged again, and a line that a kill left unfinished."""
+        path = self.folder / LOG
+        if self._workers.rank or not path.exists():
+            return
+        lines = path.read_bytes().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step]
+        if len(kept) < len(lines):
+            write_whole(path, b"".join(kept))
+
+
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each entry that differs, and how."""
+    for name in sorted(then.keys() | now.keys()):
+        if then.get(name) != now.get(name):
+            yield name, f"{_short(then.get(name))}, now {_short(now.get(name))}"
 
 
 def weights_digest(module: nn.Module) -> str:

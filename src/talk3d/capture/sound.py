@@ -1,0 +1,109 @@
+"""A capture's sound: cut to its takes, and in step with its lips.
+
+Sound tracks of films found on the way are often some frames late. Nothing could learn from them which mouth makes which sound,
+so the lip-sync expert measures it on the training frames, and the sound is moved.
+
+Letters: F usable frames at 25 per second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from jaxtyping import Float
+
+from ..errors import ConfigError, ScoringError
+from ..judges.sync import sync_offset
+from ..video import AUDIO_RATE, FPS, read_audio_chunks
+
+SAMPLES_PER_FRAME = AUDIO_RATE // FPS
+
+LEAST = 1.0
+"""Frames by which sound must be out of step to be moved: the expert errs by a few tenths on a whole clip."""
+SURE = 0.25
+"""Confidence of the expert from which on it is believed; clips whose lips and sound belong together have 0.3 to 1."""
+ENOUGH = 150
+"""Frames that it must have judged; over fewer, confidence is high by chance."""
+
+
+@dataclass(frozen=True)
+class Lateness:
+    """How late a recording's sound came, and what was done about it."""
+
+    frames: float | None
+    """By the expert, positive if late; None if it could not say."""
+    confidence: float | None
+    """Of the expert, 0..4."""
+    moved: float
+    """Frames by which the sound was moved forward."""
+
+
+def parse_sync(text: str) -> float | None:
+    """The command line's form: `auto` (None), `keep` (0), or by how many frames the sound is late.
+
+    Raises:
+        ConfigError: anything else, or more than two seconds.
+    """
+    if text == "auto":
+        return None
+    try:
+        frames = 0.0 if text == "keep" else float(text)
+    except ValueError:
+        frames = float("nan")
+    if not abs(frames) <= 50:
+        raise ConfigError(
+            f"`{text}` says nothing about the sound. Use auto (measure how late it is, and mend it), keep (leave it), or the "
+            "number of frames (of 0.04 s, at most 50) by which it is late; negative if it is early."
+        )
+    return frames
+
+
+def write_sound(path: Path, source: Path, takes: Sequence[Sequence[int]], late: float = 0.0) -> None:
+    """The takes' sound, 16 kHz mono FLAC, exactly as long as their frames; silence where the source has none.
+
+    Args:
+        path: file to write.
+        source: any file with sound.
+        takes: half-open ranges of frames, in order.
+        late: frames by which the source's sound comes late.
+    """
+    shift = round(late * SAMPLES_PER_FRAME)
+    pending = [[start * SAMPLES_PER_FRAME + shift, stop * SAMPLES_PER_FRAME + shift] for start, stop in takes]
+    with soundfile.SoundFile(path, "w", AUDIO_RATE, 1, subtype="PCM_16") as sink:
+        for part in pending:
+            if part[0] < 0:
+                sink.write(np.zeros(min(part[1], 0) - part[0], np.float32))
+                part[0] = min(part[1], 0)
+        position = 0
+        for chunk in read_audio_chunks(source):
+            for part in pending:
+                low, high = max(part[0], position), min(part[1], position + len(chunk))
+                if low < high:
+                    sink.write(chunk[low - position : high - position])
+                    part[0] = high
+            position += len(chunk)
+        for start, stop in pending:
+            sink.write(np.zeros(stop - start, np.float32))
+
+
+def measure_lateness(
+    landmarks: Float[np.ndarray, "frames 468 2"], samples: Float[np.ndarray, " samples"], asked: float | None
+) -> Lateness:
+    """By how much the sound of these frames has to be moved.
+
+    Args:
+        landmarks: any unit; of training frames only, for what they say changes what is learnt.
+        samples: their sound, mono, 16 kHz.
+        asked: frames that the user says; None to believe the expert where it is sure.
+    """
+    try:
+        heard = sync_offset(landmarks, samples)
+    except ScoringError:
+        return Lateness(None, None, asked or 0.0)
+    believed = heard.frames >= ENOUGH and heard.confidence >= SURE and abs(heard.offset) >= LEAST
+    moved = (heard.offset if believed else 0.0) if asked is None else asked
+    return Lateness(round(heard.offset, 2), round(heard.confidence, 3), round(moved, 2))
