@@ -20,6 +20,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 COMMANDS = (
     "models_install", "models_list", "prepare", "personalize", "train", "speak", "evaluate", "demo", "prior_train",
     "prior_import", "prior_sample", "prior_inspect", "prior_evaluate", "heads_sheet", "bench_views", "bench_truth",
+    "import_talker",
 )  # fmt: skip
 
 
@@ -89,11 +90,11 @@ def test_commands_in_the_documents_parse(parse: Callable[[list[str]], tuple[str,
     seen = {}
     for page in PAGES:
         for words in command_lines(page.read_text()):
-            named = " ".join(words).replace(" ", "_") in COMMANDS  # without arguments
+            named = "_".join(words).replace("-", "_") in COMMANDS  # without arguments
             if len(words) > 1 and not named:
                 name, options = parse(words)
                 seen[name] = options
-                assert name in (words[0], "_".join(words[:2]))
+                assert name in (words[0].replace("-", "_"), "_".join(words[:2]))
     # The story of the README is complete.
     assert {"prepare", "personalize", "train", "speak", "evaluate", "prior_import"} <= seen.keys()
     assert seen["prepare"]["consent"] == "self"
@@ -120,7 +121,7 @@ def test_canary_wrong_commands_do_not_parse(
 def test_commands_named_in_the_documents_exist() -> None:
     """Also those that are only named, without arguments, and make targets."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    known = {name.replace("_", " ") for name in COMMANDS}
+    known = {name.replace("_", between) for name in COMMANDS for between in " -"}
     for page in PAGES:
         text = visible(page.read_text())
         for words in command_lines(text):

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from talk3d.artifacts import Prior
 from talk3d.errors import ArtifactError, CheckpointError, OutputExistsError
 from talk3d.prior import convert
-from talk3d.prior.convert import load_talk3d, open_checkpoint, read_eg3d, read_talk3d, save_talk3d
+from talk3d.prior.convert import load_talk3d, open_checkpoint, read_eg3d, read_talk3d, read_tensor, save_talk3d
 from talk3d.prior.generator import load_prior, save_prior
 
 FUZZER = Path(__file__).parents[2] / "benchmarks" / "fuzz_convert.py"
@@ -122,6 +122,14 @@ def test_talk3ds_layout_comes_in_bit_by_bit(shared: Path) -> None:
     assert torch.equal(talker.null_vector, encoders.pop("null_vector"))
     rest = {f"{p}/{n}": v for p, state in talker.states.items() if p != "deltaplane_predictor" for n, v in state.items()}
     assert same(rest, encoders)
+
+
+@pytest.mark.parametrize("container", ["zip", "legacy", "plain"])
+def test_a_file_may_be_a_single_tensor(container: str, write: Write) -> None:
+    value = torch.randn(6, 2)
+    assert torch.equal(read_tensor(write(dumped(value, container))), value)
+    with pytest.raises(CheckpointError, match="not a single tensor"):
+        read_tensor(write(dumped([value], container)))
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
