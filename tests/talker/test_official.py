@@ -134,7 +134,7 @@ def test_an_older_avatar_means_the_defaults() -> None:
                  "token_width": 64},
         "expressions": ["jawOpen"],
     }  # fmt: skip
-    assert DeltaConfig.from_json(fields) == DeltaConfig(AudioConfig(), TokenConfig(), UNetConfig(), ("jawOpen",))
+    assert DeltaConfig.from_json(fields) == DeltaConfig(AudioConfig(ear=False), TokenConfig(), UNetConfig(), ("jawOpen",))
 
 
 @pytest.mark.parametrize("config", [SMALL, DeltaConfig(AudioConfig(), TokenConfig(tokens=("audio",)), UNetConfig(), ())])
