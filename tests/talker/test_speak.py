@@ -287,3 +287,64 @@ def test_blinks_have_human_statistics():
     assert 0.02 < float(closed.float().mean()) < 0.12
     assert torch.equal(track, blinks(25 * 600, seed=3))
     assert not torch.equal(track, blinks(25 * 600, seed=4))
+
+
+def test_calmed_motion_stays_nearer_to_rest():
+    motion = dataclasses.replace(motion_of(torch.tensor([0.0, 0.2, 0.4])), blink=torch.tensor([0.0, 1.0, 0.0]))
+    rest = motion.still()
+    torch.testing.assert_close(motion.calmed(rest, 1.0).yaw, motion.yaw)
+    torch.testing.assert_close(motion.calmed(rest, 0.0).yaw, torch.full((3,), 0.2))
+    torch.testing.assert_close(motion.calmed(rest, 0.5).yaw, torch.tensor([0.1, 0.2, 0.3]))
+    assert torch.equal(motion.calmed(rest, 0.0).blink, motion.blink), "eyes are scaled on their own"
+
+
+def seen_by(avatar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: SpeakConfig) -> tuple[Motion, float]:
+    """What is drawn while an avatar speaks for six seconds: its motion, and how far lips move."""
+    tmp_path.mkdir()
+    moves, lips = [], set()
+
+    def draw(self: Speaker, audio: torch.Tensor, motion: Motion, camera: object, amount: float) -> np.ndarray:
+        moves.append(motion)
+        lips.add(amount)
+        return np.zeros((len(audio), self.size, self.size, 3), np.uint8)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Speaker, "draw", draw)
+        run(avatar, sound_file(tmp_path / "s.wav", 6.0), tmp_path / "o.mp4", config)
+    whole = Motion(*(torch.cat([getattr(m, f.name) for m in moves]) for f in dataclasses.fields(Motion)))
+    return whole, lips.pop()
+
+
+def test_blinks_motion_and_lips_can_be_scaled_and_fixed(avatar, tmp_path, monkeypatch):
+    plain, one = seen_by(avatar, tmp_path / "a", monkeypatch, QUIET)
+    calm, more = seen_by(avatar, tmp_path / "b", monkeypatch, SpeakConfig(mark=False, lips=1.4, blinks=0.5, motion=0.25))
+    still, _ = seen_by(avatar, tmp_path / "c", monkeypatch, SpeakConfig(mark=False, blinks=0.0, motion=0.0))
+    assert (one, more) == (1.0, 1.4)
+    assert plain.blink.max() > 0.5
+    torch.testing.assert_close(calm.blink, 0.5 * plain.blink)
+    assert still.blink.max() == 0
+    assert plain.yaw.std() > 0
+    torch.testing.assert_close(calm.yaw.std(), 0.25 * plain.yaw.std())
+    assert still.yaw.std() < 1e-6
+    assert still.crop_from_source.std(0).max() < 1e-4
+
+
+def test_a_changed_performance_says_so(avatar, tmp_path):
+    run(avatar, sound_file(tmp_path / "s.wav", 0.2), tmp_path / "o.mp4", SpeakConfig(lips=1.5, motion=0.0))
+    claims = probe(tmp_path / "o.mp4").metadata["talk3d"]
+    assert (claims["lips"], claims["motion"]) == (1.5, 0.0)
+    assert "blinks" not in claims
+
+
+@pytest.mark.parametrize(("name", "value"), [("lips", 2.5), ("blinks", 1.5), ("motion", -0.1), ("lips", float("nan"))])
+def test_amounts_beyond_reason_are_refused(name, value):
+    with pytest.raises(ConfigError, match=name):
+        SpeakConfig(**{name: value})
+
+
+def test_exaggerated_sounds_lie_further_from_the_mean(avatar):
+    encoder = Speaker(avatar).network.encoder
+    codes = torch.randn(4, encoder.config.width)
+    torch.testing.assert_close(encoder.exaggerate(codes, 1.0), codes)
+    torch.testing.assert_close(encoder.exaggerate(codes, 0.0), encoder.code_mean.expand(4, -1))
+    torch.testing.assert_close(encoder.exaggerate(codes, 2.0) - encoder.code_mean, 2 * (codes - encoder.code_mean))

@@ -72,6 +72,11 @@ class Motion:
         mean = Motion(*(getattr(self, field.name).mean(0, keepdim=True) for field in dataclasses.fields(self)))
         return dataclasses.replace(mean, blink=torch.zeros(1))
 
+    def calmed(self, rest: Motion, amount: float) -> Motion:
+        """`rest` (one frame), and this motion's way from it times `amount`: 0 stands still, 1 moves as it was. Not the eyes."""
+        moved = (torch.lerp(getattr(rest, f.name), getattr(self, f.name), amount) for f in dataclasses.fields(self))
+        return dataclasses.replace(Motion(*moved), blink=self.blink)
+
     def ping_pong(self, frames: Tensor) -> Motion:
         """Played to the end, back to the start, and so on: seamless for any number of frames."""
         period = max(1, 2 * len(self) - 2)
@@ -199,15 +204,18 @@ class Speaker:
 
     @torch.inference_mode()
     def move(
-        self, audio: Float[Tensor, "batch windows channels columns"], motion: Motion
+        self, audio: Float[Tensor, "batch windows channels columns"], motion: Motion, lips: float = 1.0
     ) -> Float[Tensor, "batch 3 features side side"]:
         """The planes of a speaking head.
 
         Args:
             audio: windows of audio features around each frame.
             motion: the head's pose, blink and place in the source picture.
+            lips: how far the mouth moves, of what the sound asks for.
         """
         code = self.network.encoder.hear(audio)
+        if lips != 1:
+            code = self.network.encoder.exaggerate(code, lips)
         conditions = Conditions(code, motion.blink, rotation=motion.rotation, landmark=motion.landmark)
         return self.planes + self.network(self.trunk, conditions)
 
@@ -229,6 +237,7 @@ class Speaker:
         audio: Float[Tensor, "batch windows channels columns"],
         motion: Motion,
         camera: Float[Tensor, "batch 2"] | None = None,
+        lips: float = 1.0,
     ) -> np.ndarray:
         """Frames [B, S, S, 3] uint8.
 
@@ -236,9 +245,10 @@ class Speaker:
             audio: windows of audio features around each frame.
             motion: the head's pose, blink and place in the source picture.
             camera: yaw and pitch (radians) to look from; None looks from the source camera.
+            lips: how far the mouth moves, of what the sound asks for.
         """
         yaw, pitch = (motion.yaw, motion.pitch) if camera is None else camera.unbind(-1)
-        picture = self.look(self.move(audio, motion), yaw, pitch).image
+        picture = self.look(self.move(audio, motion, lips), yaw, pitch).image
         if self.plate is not None:
             plates = np.stack([warp_plate(self.plate, c.double().numpy(), self.size) for c in motion.crop_from_source])
             picture = composite(picture, torch.from_numpy(plates).permute(0, 3, 1, 2).float() / 127.5 - 1)
@@ -346,6 +356,19 @@ class SpeakConfig:
     """Of the generated blinks."""
     protocol: Literal["paper", "audio-only"] = "paper"
     """What is taken of a capture's frames: `paper` takes sound, head motion and blinks, `audio-only` the sound alone."""
+    lips: float = 1.0
+    """How far the mouth moves, of what the sound asks for."""
+    blinks: float = 1.0
+    """How far blinks close the eyes, of what they do by themselves; 0 keeps them open."""
+    motion: float = 1.0
+    """How far the head moves about its mean pose, of what it did in the film; 0 holds it still."""
+
+    def __post_init__(self) -> None:
+        for name, most in (("lips", 2.0), ("blinks", 1.0), ("motion", 2.0)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name):g}; it can be anything from 0 to {most:g}, and 1 is as it is."
+                )
 
 
 def speak(
@@ -371,7 +394,8 @@ def speak(
             blinks and head motion (self-driven reconstruction, the paper's protocol).
 
     Raises:
-        ConfigError: the other film has another picture size than the one that was trained on.
+        ConfigError: the other film has another picture size than the one that was trained on, or an imported avatar's lips
+            are to move more or less.
         NoAudioError: there is no sound, or not even one frame of it.
         MediaError: the sound cannot be read.
         OutputExistsError: the output exists.
@@ -382,6 +406,10 @@ def speak(
         "camera": config.camera.kind,
         "protocol": config.protocol if drive else "audio-only",
     }
+    # A film that was made livelier or calmer on purpose says so: whoever scores it should know.
+    claims |= {name: getattr(config, name) for name in ("lips", "blinks", "motion") if getattr(config, name) != 1}
+    if config.lips != 1 and speaker.pose_offset is None:
+        raise ConfigError("This avatar was imported, and how far its sounds spread is not known: its lips cannot be scaled.")
     metadata = {
         "generator": f"talk3d {__version__}",
         "notice": "AI-generated: this is not a recording.",
@@ -424,12 +452,14 @@ def speak(
 
     def motion_at(frames: Tensor) -> Motion:
         if moves is not None:
-            return moves[frames]
-        if config.camera.kind == "source":
-            moving = speaker.motion.ping_pong(frames)
+            moving = moves[frames]
         else:
-            moving = fixed[torch.zeros(len(frames), dtype=torch.long)]
-        return dataclasses.replace(moving, blink=generated[frames])
+            follow = config.camera.kind == "source"
+            moving = speaker.motion.ping_pong(frames) if follow else fixed[torch.zeros(len(frames), dtype=torch.long)]
+            moving = dataclasses.replace(moving, blink=generated[frames])
+        if config.motion != 1:
+            moving = moving.calmed(fixed, config.motion)
+        return dataclasses.replace(moving, blink=config.blinks * moving.blink)
 
     if outside_trusted_views(speaker, config.camera, speaker.motion if moves is None else moves):
         claims["outside_trusted_views"] = True
@@ -441,7 +471,7 @@ def speak(
         written = 0
         for block in blocks:
             frames = torch.arange(done, done + len(block))
-            pictures = speaker.draw(block, motion_at(frames), config.camera.at(frames))
+            pictures = speaker.draw(block, motion_at(frames), config.camera.at(frames), config.lips)
             # Sound runs just ahead of its frames, so that little of it waits in memory.
             while written < (done + len(block)) * SAMPLES_PER_FRAME:
                 piece = next(pending, None)

@@ -194,6 +194,10 @@ class TokenEncoder(nn.Module):
         """
         return ((codes - self.code_mean) / self.code_scale).clamp(-2.5, 2.5)
 
+    def exaggerate(self, codes: Float[Tensor, "batch width"], amount: float) -> Float[Tensor, "batch width"]:
+        """Codes whose way from the mean sound is `amount` times as long: 0 mumbles one sound, 1 changes nothing."""
+        return torch.lerp(self.code_mean, codes, amount)
+
     def forward(self, conditions: Conditions) -> Float[Tensor, "batch tokens width"]:
         """The tokens."""
         return self.vectors(conditions) + self.kinds
