@@ -1,4 +1,4 @@
-"""Make the judges that ship: render and speak synthetic people, train HeadNet and the lip-sync expert on them.
+"""Make the judges that ship: render and speak synthetic people, train HeadNet, the lip-sync expert and the ear on them.
 
     python tools/train_judges.py --heads DIR --work DIR [--minutes M] [--output DIR]
 
@@ -19,8 +19,10 @@ from espeak import IPA, Synthesiser
 from voices import VISEMES, make_recordings
 
 from talk3d.heads.model import HeadPack
+from talk3d.judges.ear import save_ear
 from talk3d.judges.headnet import WEIGHTS, save_headnet
 from talk3d.judges.sync import save_sync
+from talk3d.pretrain.ear import EAR, train_ear
 from talk3d.pretrain.judges import CLOSEUP, GLANCE, SYNC, train_headnet, train_sync
 from talk3d.pretrain.portraits import HELD_OUT_SHARDS, load_portraits, render_portraits
 from talk3d.pretrain.speakers import Rig, TrackerModel, load_recordings, measure_tracker, save_recordings
@@ -67,12 +69,15 @@ def main() -> None:
         arguments.minutes,
     )  # fmt: skip
 
-    if headnet is None or sync is None:
+    ear = train_ear(recordings, work / "ear", EAR, lambda *now: report("ear", *now), arguments.minutes)
+
+    if headnet is None or sync is None or ear is None:
         print("Not finished; run the same command again to go on.")
         return
     save_headnet(headnet, arguments.output / "headnet.safetensors")
     save_sync(sync, arguments.output / "sync.safetensors")
-    print(f"Wrote {arguments.output}/headnet.safetensors and sync.safetensors.")
+    save_ear(ear, arguments.output / "ear.safetensors")
+    print(f"Wrote headnet.safetensors, sync.safetensors and ear.safetensors into {arguments.output}.")
     benchmark = Path(__file__).parents[1] / "benchmarks" / "judges.py"
     command = [sys.executable, str(benchmark), "--heads", str(pack.root), "--work", str(work)]
     command += ["--weights", str(arguments.output), "--json", str(arguments.output / "judges.json")]

@@ -172,6 +172,7 @@ def train(
     minutes: float | None = None,
     steps: int | None = None,
     capture: Path | None = None,
+    loss: tuple[str, ...] = (),
     bfloat16: bool = False,
     overwrite: bool = False,
 ) -> None:
@@ -185,6 +186,7 @@ def train(
         minutes: how long to train (default 15, unless steps are given).
         steps: how many steps to train.
         capture: where the Capture lies now, if it was moved.
+        loss: weights of losses, as NAME=WEIGHT, where they are not to be the usual ones; a wrong name lists them all.
         bfloat16: compute in half the precision where that does no harm: faster on GPUs and on new CPUs.
         overwrite: replace an existing Avatar.
     """
@@ -193,14 +195,16 @@ def train(
     from .partials import refuse_existing
     from .prior.subject import load_subject
     from .runs import join
+    from .talker.objective import LossWeights
     from .talker.speak import Speaker, save_avatar
     from .talker.train import TrainConfig, finish_run, frames_note, run_folder, train_talker
 
     refuse_existing(output, overwrite)
+    weights = LossWeights.parse(loss)
     person = load_subject(subject)
     clip = Capture.open(capture or person.capture_path)
     clip.require_hash(person.capture_hash, "Subject")
-    config = TrainConfig(steps=steps, minutes=minutes if minutes or steps else 15.0, bfloat16=bfloat16)
+    config = TrainConfig(steps=steps, minutes=minutes if minutes or steps else 15.0, weights=weights, bfloat16=bfloat16)
     run = run_folder(output)
     with join() as workers:
         if workers.rank == 0 and (note := frames_note(clip, config)):

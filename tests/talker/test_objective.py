@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from talk3d.capture.frames import Views
+from talk3d.errors import ConfigError
 from talk3d.judges.headnet import load_headnet
 from talk3d.losses import fooling, l1, structure
 from talk3d.prior.generator import Generator, composite
@@ -62,7 +63,7 @@ def only(**weights: float) -> LossWeights:
 
 def judged(generator: Generator, weights: LossWeights, step: Step, **judges: Any) -> dict[str, float]:
     objective = Objective(weights, generator, **judges)
-    return {name: float(value) for name, value in objective(step, np.random.default_rng(0)).items()}
+    return {name: float(value.detach()) for name, value in objective(step, np.random.default_rng(0)).items()}
 
 
 def test_a_perfect_drawing_costs_nothing(generator: Generator) -> None:
@@ -210,3 +211,27 @@ def test_a_surface_has_one_colour_from_everywhere(generator: Generator) -> None:
     assert 0 < loss() < 0.05, "a surface of the same colour, but for what is thin at its edges"
     assert loss(painted=0.5) == pytest.approx(0.5, abs=0.1)
     assert loss(painted=0.5, behind=0.3) == 0
+
+
+def test_weights_from_the_command_line() -> None:
+    assert LossWeights.parse([]) == LossWeights()
+    assert LossWeights.parse(["sync=0.05", "mouth=0"]) == LossWeights(sync=0.05, mouth=0.0)
+
+
+@pytest.mark.parametrize("text", ["lip=1", "sync", "sync=", "sync=-1", "sync=nan", "sync=inf", "sync=much"])
+def test_odd_weights_are_refused_with_all_names(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"NAME=WEIGHT.*adversarial"):
+        LossWeights.parse([text])
+
+
+def test_every_weight_belongs_to_a_term_that_is_logged(generator: Generator) -> None:
+    """A weight that nothing reads would be a promise that is not kept."""
+    rng = np.random.default_rng(1)
+    lips, sound = rng.standard_normal((40, 80)) * 0.1, (rng.standard_normal(40 * 640) * 0.1).astype(np.float32)
+    judges = {"space": LipSpace.of(lips, 2), "reader": LipReader(2), "expert": SyncJudge(lips, sound)}
+    logged = set(
+        judged(generator, LossWeights(**dict.fromkeys(LossWeights.__dataclass_fields__, 1.0)), make_step(generator), **judges)
+    )
+    named = {"picture": {"raw", "final"}, "structure": {"raw_structure", "final_structure"}}
+    for name in LossWeights.__dataclass_fields__:
+        assert named.get(name, {name}) <= logged, name

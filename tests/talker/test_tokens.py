@@ -199,3 +199,27 @@ def test_wrong_shapes_are_refused(encoder: TokenEncoder) -> None:
     given = conditions()
     with pytest.raises(Exception, match="rotation"):
         dataclasses.replace(given, rotation=torch.zeros(3, 5))
+
+
+def test_told_codes_say_the_shapes_and_move_no_further_than_they_must():
+    """They say what they were told; what does not speak of lips stays; told what they already say, they stay altogether."""
+    torch.manual_seed(0)
+    encoder = TokenEncoder(TokenConfig(width=16, lip_shapes=3), AudioConfig(phones=False, ear=False))
+    codes, shapes = torch.randn(5, 16), torch.randn(5, 3)
+    told = encoder.tell(codes, shapes)
+    torch.testing.assert_close(encoder.lips(told), shapes, atol=1e-5, rtol=0)
+    _, _, rows = torch.linalg.svd(encoder.lips.weight, full_matrices=True)
+    torch.testing.assert_close((told - codes) @ rows[3:].mT, torch.zeros(5, 13), atol=1e-5, rtol=0)
+    torch.testing.assert_close(encoder.tell(told, shapes), told, atol=1e-5, rtol=0)
+
+
+def test_what_is_told_teaches_the_sound_nothing_about_lips():
+    """A picture of the told shape says nothing about what was heard: gradients reach the rest of the codes only."""
+    torch.manual_seed(0)
+    encoder = TokenEncoder(TokenConfig(width=16, lip_shapes=3), AudioConfig(phones=False, ear=False))
+    codes, wanted = torch.randn(2, 16, requires_grad=True), torch.randn(2, 16)
+    (encoder.tell(codes, torch.zeros(2, 3)) * wanted).sum().backward()
+    assert codes.grad is not None
+    assert (codes.grad @ encoder.lips.weight.mT).abs().max() < 1e-5
+    assert codes.grad.abs().max() > 0.1
+    assert encoder.lips.weight.grad is None

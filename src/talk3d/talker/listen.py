@@ -26,6 +26,7 @@ def learn_to_listen(
     steps: int,
     seed: int,
     progress: Callable[[float, str], None],
+    told: bool = False,
 ) -> None:
     """Teach the audio encoder to predict lip shapes.
 
@@ -38,6 +39,7 @@ def learn_to_listen(
         steps: to take.
         seed: of the frames chosen and of what varies.
         progress: called with (0, a line of numbers).
+        told: whether true shapes will be told, which spread further than those that are heard.
     """
     encoder.audio_net.measure(audio)
     encoder.train()
@@ -61,7 +63,8 @@ def learn_to_listen(
     encoder.eval()
     with torch.no_grad():
         pieces = torch.arange(len(audio)).split(128)
-        encoder.settle(torch.cat([encoder.hear(audio_neighbourhood(audio, piece, windows)) for piece in pieces]))
+        codes = torch.cat([encoder.hear(audio_neighbourhood(audio, piece, windows)) for piece in pieces])
+        encoder.settle(encoder.tell(codes, shapes) if told else codes)
 
 
 def listening_parameters(encoder: TokenEncoder) -> list[nn.Parameter]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..capture.frames import Views
+from ..errors import ConfigError
 from ..judges.headnet import load_headnet
 from ..losses import fooling, frame_difference, l2, magnitude, slope, unexplained_change, unlikeness
 from ..prior.discriminator import DiscriminatorConfig, DualDiscriminator
@@ -68,6 +70,27 @@ class LossWeights:
     """Mean size of the delta planes."""
     lips: float = 0.1
     """The audio code's prediction of the lip shape."""
+
+    @classmethod
+    def parse(cls, texts: Sequence[str]) -> LossWeights:
+        """The command line's form: `NAME=WEIGHT` for each that is not the usual one.
+
+        Raises:
+            ConfigError: no such term, or no weight that a term can have.
+        """
+        names, weights = [field.name for field in fields(cls)], {}
+        for text in texts:
+            name, _, number = text.partition("=")
+            try:
+                weight = float(number)
+            except ValueError:
+                weight = math.nan
+            if name not in names or not 0 <= weight < math.inf:
+                raise ConfigError(
+                    f"`{text}` weighs no loss. Use NAME=WEIGHT, 0 to switch it off; names are {', '.join(names)}."
+                )
+            weights[name] = weight
+        return cls(**weights)
 
     @property
     def pairs(self) -> bool:

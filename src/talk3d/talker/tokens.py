@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -193,6 +194,15 @@ class TokenEncoder(nn.Module):
         Another voice can lie far outside of what was heard in training; there the networks only know how to overdo.
         """
         return ((codes - self.code_mean) / self.code_scale).clamp(-2.5, 2.5)
+
+    def tell(self, codes: Float[Tensor, "batch width"], shapes: Float[Tensor, "batch shapes"]) -> Float[Tensor, "batch width"]:
+        """Codes moved as little as possible so that they say these lip shapes.
+
+        No sound tells a mouth exactly. A network that only ever hears the sound learns the mean of all mouths that fit it,
+        blurred and half open; one that is told the true shape learns to draw it.
+        """
+        weight, bias = self.lips.weight.detach(), self.lips.bias.detach()
+        return codes + (shapes - F.linear(codes, weight, bias)) @ torch.linalg.pinv(weight).mT
 
     def exaggerate(self, codes: Float[Tensor, "batch width"], amount: float) -> Float[Tensor, "batch width"]:
         """Codes whose way from the mean sound is `amount` times as long: 0 mumbles one sound, 1 changes nothing."""

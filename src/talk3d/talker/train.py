@@ -69,6 +69,8 @@ class TrainConfig:
     discriminator_learning_rate: float = 2e-3
     read_steps: int = 200
     """Steps in which a reader of drawn lips learns this mouth, if a loss needs one."""
+    told: float = 0.7
+    """Part of the frames whose true lip shape is told beside their sound; see `TokenEncoder.tell`."""
     listen_steps: int = 400
     """Steps in which the audio encoder learns lip shapes by itself."""
     ema_half_life: float = 50.0
@@ -154,7 +156,7 @@ def train_talker(
     if fresh:
         learn_to_listen(
             encoder, conditions.audio[:border], shapes[:border], shapes[closed].mean(0), config.audio, config.listen_steps,
-            config.seed, progress,
+            config.seed, progress, config.told > 0,
         )  # fmt: skip
     talker = Talker(network.to(device), generator.to(device), landmark_scale)
     average, best = copy.deepcopy(talker), copy.deepcopy(talker)
@@ -225,11 +227,13 @@ def train_talker(
         silent = closed[where] & torch.from_numpy(rng.random(len(where)) < config.silence)
         sound = vary(audio_neighbourhood(conditions.audio, where, config.tokens.windows), config.audio, rng)
         sound = torch.where(silent[:, None, None, None], -1.0, sound)[mine].to(device)
+        tells = torch.from_numpy(rng.random(len(where)) < config.told)[:, None]
         where, windows = where[mine], windows[mine]
 
         codes = encoder.hear(sound)
+        told = torch.where(tells[mine].to(device), encoder.tell(codes, shapes[where].to(device)), codes)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-            heard = conditions.at(where, codes)
+            heard = conditions.at(where, told)
             delta = network(unet.trunk(planes), heard).float()
         residual = corrections(where)
         pose = torch.stack([conditions.yaw[where], conditions.pitch[where]], -1).to(device) + residual
