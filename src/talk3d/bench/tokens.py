@@ -1,9 +1,9 @@
 """What does each token of an avatar do? One thing that it is told is exchanged, all others stay, and what moves is measured.
 
 Sound should move the lips and nothing else, a blink the eyes and nothing else, and nothing the background. The avatar draws
-frames that it was not trained on as they were filmed, and the same again with exactly one condition of other frames. The tracker
-follows the face in both; what moves is told in percent of how far it moves in the first film by itself. Two more films say how much
-of that is the tracker's own doing: one with a little noise, and one in which the measured region itself was pasted back.
+frames that it was not trained on as they were filmed, and the same again with exactly one condition of other frames. The
+tracker follows the face in both; what moves is told in percent of how far it moves in the first film by itself. Two more films
+say how much of that is the tracker's own doing: one with a little noise, and one in which the measured region was pasted back.
 
 Where shapes say it: `batch` frames are drawn at once, `windows` of sound lie around each.
 """
@@ -128,7 +128,7 @@ FEATURES = {
     "pose": Feature("pose: eye corners and nose", lambda t: _double(t.landmarks)[:, list(RIGID)], (RIGID,)),
     "contour": Feature("contour with the chin", lambda t: _double(t.landmarks)[:, list(FACE_OVAL)], None),
 }
-"""Lip points as the face sees them, pose and contour in the picture. Sound may move the contour, as the chin follows the jaw."""
+"""Lip points as the face sees them, pose and contour in the picture. Sound may move the contour: the chin follows the jaw."""
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ def measure(draw: Draw, drive: Drive, exchanges: Mapping[str, Exchange], progres
     """
     told = {name: exchange.of(drive) for name, exchange in exchanges.items()}
     faces: dict[tuple[str, str], list[Face | None]] = {}
-    backgrounds: dict[str, list[tuple[float, ...]]] = {name: [] for name in exchanges}
+    differences: dict[str, list[list[float]]] = {name: [] for name in exchanges}
     shown = np.unique(np.linspace(0, len(drive) - 1, SHOWN).round()).astype(int).tolist()
     pictures: dict[str, list[Image]] = {name: [] for name in (FILMED, *exchanges)}
     regions = {feature: about.region for feature, about in FEATURES.items() if about.region is not None}
@@ -277,7 +277,7 @@ def measure(draw: Draw, drive: Drive, exchanges: Mapping[str, Exchange], progres
                 for feature, region in regions.items():
                     picture = other.rgb[place]
                     films[name, feature] = picture if first is None else pasted(frame, picture, first.landmarks, region)
-                backgrounds[name].append(_background(own, other, place))
+                differences[name].append(_differences(own, other, place))
             for key, picture in films.items():
                 faces.setdefault(key, []).append(copy.copy(tracker)(picture))
                 if number in shown and key[0] in pictures and key[1] == "":
@@ -296,8 +296,7 @@ def measure(draw: Draw, drive: Drive, exchanges: Mapping[str, Exchange], progres
             around = moves(about.read(filmed), about.read(tracks[name, feature]))[0] if feature in regions else math.nan
             moved[feature] = Moved(mean, p95, floor, around)
         both = int((filmed.found & tracks[name, ""].found).sum())
-        background = None if own.alpha is None else _backgrounds(backgrounds[name])
-        effects[name] = Effect(not drive.told_as(told[name]), moved, background, both)
+        effects[name] = Effect(not drive.told_as(told[name]), moved, _background(differences[name]), both)
     ranges = {feature: own_range(about.read(filmed)) for feature, about in FEATURES.items()}
     return Measured(effects, ranges, pictures, int(np.nanargmax(lip_opening(_double(filmed.landmarks)))))
 
@@ -349,18 +348,23 @@ def _noisy(frame: np.ndarray, number: int) -> np.ndarray:
     return np.clip(frame + noise, 0, 255).astype(np.uint8)
 
 
-def _background(own: Drawn, other: Drawn, place: int) -> tuple[float, ...]:
-    """Of one frame: sum of differences outside and how many pixels that are, the greatest where alpha is 0 and how many."""
+def _differences(own: Drawn, other: Drawn, place: int) -> list[float]:
+    """Of one frame: the sum of differences outside the person and how many pixels that are, the greatest where alpha is 0 and
+    the part of the pixels where it is; nothing if there is no alpha."""
     if own.alpha is None or other.alpha is None:
-        return ()
+        return []
     differs = np.abs(own.rgb[place].astype(np.float64) - other.rgb[place])  # [S, S, 3]
     most = np.maximum(own.alpha[place], other.alpha[place])
     outside, clear = most < 0.5, most == 0
-    return differs.mean(-1)[outside].sum(), outside.sum(), differs[clear].max(initial=0.0), clear.mean()
+    found = differs.mean(-1)[outside].sum(), outside.sum(), differs[clear].max(initial=0.0), clear.mean()
+    return [float(number) for number in found]
 
 
-def _backgrounds(frames: list[tuple[float, ...]]) -> Background:
-    total, pixels, worst, clear = np.array(frames, np.float64).T
+def _background(frames: list[list[float]]) -> Background | None:
+    """From the differences of all frames."""
+    if not frames[0]:
+        return None
+    total, pixels, worst, clear = np.array(frames).T
     return Background(
         float(total.sum() / pixels.sum()) if pixels.any() else math.nan,
         float(worst.max()) if clear.any() else math.nan,
@@ -558,17 +562,17 @@ def as_html(report: Report, attention: Image, sheet: Image) -> str:
     facts = "".join(f"<dt>{page.text(name)}</dt><dd>{page.text(value)}</dd>" for name, value in report.facts.items())
     return page.document(
         "What each token does",
-        f"""<p>One condition is exchanged and all others stay. What moves is measured by tracking the face, in percent of how far
-the same moves in the film as it was filmed (5th to 95th percentile): the mean over the frames, and their 95th percentile. Below
-stands what the tracker makes of it without the avatar's doing: “noise” of one grey level, and “tracker” where all but the measured
-region was exchanged. What a mean has beyond these is the avatar's.</p>
+        f"""<p>One condition is exchanged and all others stay. What moves is measured by tracking the face, in percent of how
+far the same moves in the film as it was filmed (5th to 95th percentile): the mean over the frames, and their 95th percentile.
+Below stands what the tracker makes of it without the avatar's doing: “noise” of one grey level, and “tracker” where all but the
+measured region was exchanged. What a mean has beyond these is the avatar's.</p>
 <table>{"".join(rows)}</table>
 <h2>Targets</h2><p>Of the means, with what the tracker adds to them.</p>{page.bullets(_targets(measured), "targets")}
 {"<h3>Not measured</h3>" + page.bullets(report.missing, "missing") if report.missing else ""}
 <h2>As filmed and exchanged</h2>
 {figure.format(page.jpeg(sheet), "Below each exchange: where it differs from the first row, four times enlarged.")}
 <h2>Attention</h2><p>How the attention of the planes' positions is shared out among the tokens, mean over heads, blocks and
-frames. Over the face, each pixel shows the mean of the three planes at its point of the surface. Each row has its own scales.</p>
+frames. Over the face, each pixel shows the mean of the planes at its point of the surface. Each row has its own scales.</p>
 {figure.format(page.jpeg(attention), "What is bright attends to the row's token.")}
 <h2>How it was made</h2><dl>{facts}</dl>""",
     )
@@ -594,21 +598,15 @@ def _targets(measured: Measured) -> list[str]:
 
 def contact_sheet(measured: Measured) -> Image:
     """Frames as filmed, and of each exchange the same frames above what differs in them, four times."""
-
-    def small(picture: Image) -> Image:
-        return cv2.resize(picture, (CELL, CELL), interpolation=cv2.INTER_AREA)
-
     filmed = measured.pictures[FILMED]
     rows = [(FILMED, filmed)]
     for name in measured.effects:
         pictures = measured.pictures[name]
-        rows += [
-            (name, pictures),
-            ("", [cv2.convertScaleAbs(cv2.absdiff(a, b), alpha=4) for a, b in zip(pictures, filmed, strict=True)]),
-        ]
+        differ = [cv2.convertScaleAbs(cv2.absdiff(a, b), alpha=4) for a, b in zip(pictures, filmed, strict=True)]
+        rows += [(name, pictures), ("", differ)]
     cells = []
     for name, pictures in rows:
-        cells += [small(picture) for picture in pictures]
+        cells += [cv2.resize(picture, (CELL, CELL), interpolation=cv2.INTER_AREA) for picture in pictures]
         for colour, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
             cv2.putText(cells[-len(pictures)], name, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, width, cv2.LINE_AA)
     return in_rows(cells, len(filmed))
