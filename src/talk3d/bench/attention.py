@@ -28,7 +28,7 @@ from ..talker.tokens import Conditions
 AXES = "xyz"
 CELL, LABEL, BAR, HEADER = 208, 120, 96, 44
 """Of the sheet, pixels: side of a cell, width of a row's name, width of its colour scale, height of the head."""
-OPAQUE = 0.75
+OPAQUE = 0.85
 """How much the heat map covers of the frame beneath."""
 
 
@@ -147,10 +147,9 @@ def attention_sheet(attention: Attention) -> Image:
     for number, name in enumerate(attention.tokens):
         maps, heats = attention.planes[number], [moment.heat[number] for moment in attention.moments]
         # A mean of three planes spreads less than they do, so that the two have scales of their own.
-        over_planes = float(maps.min()), float(maps.max())
+        over_planes = _ends(maps)
         seen = [heat[moment.alpha > 0.5] for heat, moment in zip(heats, attention.moments, strict=True)]
-        values = np.concatenate(seen)
-        over_faces = (float(values.min()), float(values.max())) if len(values) else over_planes
+        over_faces = _ends(np.concatenate(seen)) if any(map(len, seen)) else over_planes
         drawn = [_coloured(np.flipud(plane), over_planes, cv2.INTER_NEAREST) for plane in maps]  # up is up
         worn = [_overlaid(moment, heat, over_faces) for heat, moment in zip(heats, attention.moments, strict=True)]
         label = np.full((CELL, LABEL, 3), 255, np.uint8)
@@ -159,6 +158,12 @@ def attention_sheet(attention: Attention) -> Image:
         row = [label, *map(_framed, drawn), _scale(over_planes), *map(_framed, worn), _scale(over_faces)]
         rows.append(np.hstack(row))
     return np.ascontiguousarray(np.vstack(rows))
+
+
+def _ends(values: np.ndarray) -> tuple[float, float]:
+    """Of a scale: outliers, as where the surface leaves the planes, must not take all other differences."""
+    low, high = np.percentile(values, [1, 99])
+    return float(low), float(high)
 
 
 def _coloured(values: np.ndarray, ends: tuple[float, float], interpolation: int) -> Image:
@@ -174,8 +179,8 @@ def _overlaid(moment: Moment, heat: np.ndarray, ends: tuple[float, float]) -> Im
     frame = cv2.resize(moment.picture, (CELL, CELL), interpolation=cv2.INTER_AREA)
     grey = np.repeat(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)[..., None], 3, 2).astype(np.float32)
     alpha = cv2.resize(moment.alpha.astype(np.float32), (CELL, CELL), interpolation=cv2.INTER_LINEAR)[..., None]
-    # The light and shade of the face stay visible in the colours.
-    colours = _coloured(heat, ends, cv2.INTER_LINEAR) * (0.5 + grey / 255 * 0.7)
+    # Light and shade of the face show in the colours, but not so much that dark hair looks like little attention.
+    colours = _coloured(heat, ends, cv2.INTER_LINEAR) * (0.8 + grey / 255 * 0.25)
     return np.clip(grey + OPAQUE * alpha * (colours - grey), 0, 255).round().astype(np.uint8)
 
 

@@ -116,17 +116,21 @@ class Feature:
     """Something in the face whose motion is measured."""
 
     title: str
+    unit: str
+    """Of its range."""
     read: Callable[[Track], Float[np.ndarray, "frames points numbers"]]
     region: tuple[tuple[int, ...], ...] | None
     """Landmarks around the parts of the picture in which it is seen; None if that is all of the face."""
 
 
 FEATURES = {
-    "mouth": Feature("lip opening", lambda t: lip_opening(_double(t.landmarks))[:, None, None], (OUTER_LIPS,)),
-    "lips": Feature("40 lip points", lambda t: lips_in_face(_double(t.landmarks)).reshape(-1, 40, 2), (OUTER_LIPS,)),
-    "eyes": Feature("eye opening", lambda t: eye_opening(_double(t.lids))[:, None, None], (LEFT_EYE, RIGHT_EYE)),
-    "pose": Feature("pose: eye corners and nose", lambda t: _double(t.landmarks)[:, list(RIGID)], (RIGID,)),
-    "contour": Feature("contour with the chin", lambda t: _double(t.landmarks)[:, list(FACE_OVAL)], None),
+    "mouth": Feature("lip opening", "eye distances", lambda t: lip_opening(_double(t.landmarks))[:, None, None], (OUTER_LIPS,)),
+    "lips": Feature(
+        "40 lip points", "face sizes", lambda t: lips_in_face(_double(t.landmarks)).reshape(-1, 40, 2), (OUTER_LIPS,)
+    ),
+    "eyes": Feature("eye opening", "eye widths", lambda t: eye_opening(_double(t.lids))[:, None, None], (LEFT_EYE, RIGHT_EYE)),
+    "pose": Feature("pose: eye corners and nose", "px", lambda t: _double(t.landmarks)[:, list(RIGID)], (RIGID,)),
+    "contour": Feature("contour with the chin", "px", lambda t: _double(t.landmarks)[:, list(FACE_OVAL)], None),
 }
 """Lip points as the face sees them, pose and contour in the picture. Sound may move the contour: the chin follows the jaw."""
 
@@ -231,8 +235,7 @@ class Measured:
     effects: dict[str, Effect]
     """By the names of `EXCHANGES`, without those of tokens that the avatar has not."""
     ranges: dict[str, float]
-    """How far each feature moves by itself, 5th to 95th percentile: openings in eye distances (mouth) and eye widths, lips in
-    face sizes, pose and contour in pixels."""
+    """How far each feature moves by itself, from the 5th to the 95th percentile, in its unit."""
     pictures: dict[str, list[Image]]
     """Of `SHOWN` frames: `as filmed`, and by the names of the exchanges."""
     widest: int
@@ -446,10 +449,10 @@ def bench_tokens(
     )
     with writing_folder(output) as folder:
         write_whole(folder / REPORT, json.dumps(as_json(report), indent=1).encode())
-        pictures = {"attention.png": attention_sheet(attention), "sheet.png": contact_sheet(measured)}
-        for name, picture in pictures.items():
-            write_png(folder / name, picture)
-        write_whole(folder / "report.html", as_html(report, *pictures.values()).encode())
+        maps, sheet = attention_sheet(attention), contact_sheet(measured)
+        write_png(folder / "attention.png", maps)
+        write_png(folder / "sheet.png", sheet)
+        write_whole(folder / "report.html", as_html(report, page.jpeg(maps), page.jpeg(sheet)).encode())
     return report
 
 
@@ -528,6 +531,8 @@ def table(report: Report) -> str:
         lines.append(f"{name:20}" + "".join(f"{cell:>12}" for cell in cells))
         for words, read in (("95th percentile", lambda m: m.p95), ("of the tracker", _of_the_tracker)):
             lines.append(f"  {words:18}" + "".join(f"{_number(read(effect.moved[feature])):>10}  " for feature in FEATURES))
+    ranges = "".join(f"{measured.ranges[feature]:>10.3g}  " for feature in FEATURES)
+    lines.append(f"{'its own range':20}" + ranges + ", ".join(feature.unit for feature in FEATURES.values()))
     lines.append("Means over frames; the background in levels of 255. A mark shows whether a target is kept:")
     return "\n".join([*lines, *_targets(measured), *report.missing])
 
@@ -537,8 +542,14 @@ def _of_the_tracker(moved: Moved) -> float:
     return float(np.fmax(moved.noise, moved.tracker))
 
 
-def as_html(report: Report, attention: Image, sheet: Image) -> str:
-    """The report as a page that needs nothing else."""
+def as_html(report: Report, attention: str, sheet: str) -> str:
+    """The report as a page.
+
+    Args:
+        report: the numbers.
+        attention: source of the picture that `attention_sheet` draws.
+        sheet: source of what `contact_sheet` draws.
+    """
     measured = report.measured
     head = "".join(f"<th>{page.text(feature.title)} <small>%</small></th>" for feature in FEATURES.values())
     rows = [f"<tr><th>exchanged</th>{head}<th>background <small>levels</small></th></tr>"]
@@ -558,6 +569,8 @@ def as_html(report: Report, attention: Image, sheet: Image) -> str:
                 f"<small>at most {worst} in the<br>{clear} without alpha</small></td>"
             )
         rows.append(f"<tr><th>{page.text(EXCHANGES[name].title)}</th>{''.join(cells)}</tr>")
+    ranges = "".join(f"<td>{measured.ranges[name]:.3g} {page.text(feature.unit)}</td>" for name, feature in FEATURES.items())
+    rows.append(f"<tr><th>its own range, as filmed</th>{ranges}<td></td></tr>")
     figure = "<figure><img src='{}' alt=''><figcaption>{}</figcaption></figure>"
     facts = "".join(f"<dt>{page.text(name)}</dt><dd>{page.text(value)}</dd>" for name, value in report.facts.items())
     return page.document(
@@ -570,10 +583,11 @@ measured region was exchanged. What a mean has beyond these is the avatar's.</p>
 <h2>Targets</h2><p>Of the means, with what the tracker adds to them.</p>{page.bullets(_targets(measured), "targets")}
 {"<h3>Not measured</h3>" + page.bullets(report.missing, "missing") if report.missing else ""}
 <h2>As filmed and exchanged</h2>
-{figure.format(page.jpeg(sheet), "Below each exchange: where it differs from the first row, four times enlarged.")}
+{figure.format(sheet, "Below each exchange: where it differs from the first row, four times enlarged.")}
 <h2>Attention</h2><p>How the attention of the planes' positions is shared out among the tokens, mean over heads, blocks and
-frames. Over the face, each pixel shows the mean of the planes at its point of the surface. Each row has its own scales.</p>
-{figure.format(page.jpeg(attention), "What is bright attends to the row's token.")}
+frames. Over the face, each pixel shows the mean of the planes at its point of the surface. Each row has its own
+scales, from the 1st to the 99th percentile.</p>
+{figure.format(attention, "What is bright attends to the row's token.")}
 <h2>How it was made</h2><dl>{facts}</dl>""",
     )
 
