@@ -14,7 +14,7 @@ from talk3d.talker.speak import Camera
 
 COMMANDS = (
     "", "models install", "models list", "prepare", "personalize", "train", "speak", "evaluate", "demo", "prior train",
-    "prior import", "prior sample", "prior inspect", "prior evaluate", "heads sheet", "bench views",
+    "prior import", "prior sample", "prior inspect", "prior evaluate", "heads sheet", "bench views", "bench tokens",
 )  # fmt: skip
 RUN = "from talk3d.cli import main; main()"
 LIGHT = {"talk3d", "tyro", "docstring_parser", "typing_extensions", "colorama", "typeguard", "_distutils_hack"}

@@ -44,6 +44,7 @@ def main() -> None:
                 "speak": speak,
                 "evaluate": evaluate,
                 "bench views": bench_views,
+                "bench tokens": bench_tokens,
                 "demo": demo,
                 "heads sheet": heads_sheet,
                 "prior train": prior_train,
@@ -376,6 +377,31 @@ def bench_views(
         views, scores = bench.bench_views(avatar, output, truth, load_prior(prior or shipped("prior")), overwrite, report)
     print(bench.table(views, scores))
     print(f"{output / 'views.png'}, {output / 'sheet.png'}")
+
+
+def bench_tokens(
+    avatar: Annotated[Positional[Path], arg(metavar="AVATAR")],
+    /,
+    truth: Path,
+    output: Output,
+    frames: int = 100,
+    overwrite: bool = False,
+) -> None:
+    """Find out what each token of an avatar does: exchange one, see what else moves, and where it is attended to.
+
+    Args:
+        avatar: file made by `talk3d train`.
+        truth: the Capture folder it was trained on; frames of its test part are drawn.
+        output: folder for the report: a page, its numbers, attention maps, a sheet of frames.
+        frames: how many frames to draw.
+        overwrite: replace an existing report.
+    """
+    from .bench import tokens as bench
+
+    with _bar("Exchanging tokens") as report:
+        found = bench.bench_tokens(avatar, truth, output, frames, overwrite, report)
+    print(bench.table(found))
+    print(f"{output / 'report.html'}, {output / 'attention.png'}")
 
 
 def demo(output: Output = Path("out/demo"), minutes: float = 5.0) -> None:

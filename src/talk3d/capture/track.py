@@ -134,10 +134,15 @@ class FaceTracker:
 def track(frames: Iterable[np.ndarray]) -> Track:
     """Track one face through frames uint8 RGB [H, W, 3], which may be a stream."""
     tracker = FaceTracker()
+    return stack(tracker(frame) for frame in frames)
+
+
+def stack(faces: Iterable[Face | None]) -> Track:
+    """The faces of consecutive frames as one track; None where there was no face."""
     lost = Face(np.full((LANDMARKS, 2), np.nan), np.full((2, 16, 2), np.nan), np.full((2, 2), np.nan), 0.0)
     landmarks, lids, irises, confidence = [], [], [], []
-    for frame in frames:
-        face = tracker(frame) or lost
+    for found in faces:
+        face = found or lost
         landmarks.append(face.landmarks.astype(np.float32))
         lids.append(face.lids.astype(np.float32))
         irises.append(face.irises.astype(np.float32))

@@ -71,30 +71,43 @@ class Page:
 
 def render(page: Page) -> str:
     """The page as HTML text."""
-    described = "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in page.facts.items())
+    described = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in page.facts.items())
     figure = "<figure><img src='{}' alt=''><figcaption>{}</figcaption></figure>"
-    worst = "".join(figure.format(_jpeg(moment.picture), _text(moment.title)) for moment in page.moments)
+    worst = "".join(figure.format(jpeg(moment.picture), text(moment.title)) for moment in page.moments)
     film = page.film
     source = film if isinstance(film, str) else f"data:video/mp4;base64,{base64.b64encode(film).decode()}"
     used = {key for row in (page.truth, *page.rows.values()) for key in row}
-    glossary = "".join(f"<dt>{_text(m.title)}</dt><dd>{_text(m.about)}</dd>" for key, m in MEASURES.items() if key in used)
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{_text(page.title)}</title><style>{_STYLE}</style></head><body><main>
-<h1>{_text(page.title)}</h1>
-{_list(page.notes, "notes")}
+    glossary = "".join(f"<dt>{text(m.title)}</dt><dd>{text(m.about)}</dd>" for key, m in MEASURES.items() if key in used)
+    return document(
+        page.title,
+        f"""{bullets(page.notes, "notes")}
 <p>Bold is best. In brackets: where 95 % of such films would lie; and on how many frames or events a number rests, where it
 is not on all frames. The column “truth” is what the true film has of its own.</p>
 {_table(page.rows, page.truth)}
 <h2>Side by side</h2>
-<video controls loop playsinline src="{_text(source)}"></video>
+<video controls loop playsinline src="{text(source)}"></video>
 <h2>Curves</h2>{"".join(_chart(chart) for chart in page.charts)}
 <h2>Worst frames</h2><p>By the error of the face: truth, result, and where they differ.</p>{worst}
 <h2>What the measures are</h2><details><summary>Definitions</summary><dl>{glossary}</dl></details>
-{"<h3>Not measured</h3>" + _list(page.missing, "missing") if page.missing else ""}
-<h2>Published numbers</h2><p class='warning'>{_text(WARNING)}</p>
-<details><summary>{_text(SOURCE)}</summary>{"".join(_published(table) for table in TABLES)}</details>
-<h2>How it was made</h2><dl>{described}</dl>
+{"<h3>Not measured</h3>" + bullets(page.missing, "missing") if page.missing else ""}
+<h2>Published numbers</h2><p class='warning'>{text(WARNING)}</p>
+<details><summary>{text(SOURCE)}</summary>{"".join(_published(table) for table in TABLES)}</details>
+<h2>How it was made</h2><dl>{described}</dl>""",
+    )
+
+
+def document(title: str, body: str) -> str:
+    """A whole page in the look of all reports.
+
+    Args:
+        title: plain text.
+        body: HTML below the title.
+    """
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{text(title)}</title><style>{_STYLE}</style></head><body><main>
+<h1>{text(title)}</h1>
+{body}
 </main></body></html>
 """
 
@@ -124,7 +137,7 @@ def best_of(values: Mapping[str, float], best: Best, truth: float | None = None)
 
 def _table(rows: Mapping[str, Mapping[str, Score]], truth: Mapping[str, Score]) -> str:
     names = [TRUTH, *rows]
-    lines = ["<tr><th></th>" + "".join(f"<th>{_text(name)}</th>" for name in names) + "</tr>"]
+    lines = ["<tr><th></th>" + "".join(f"<th>{text(name)}</th>" for name in names) + "</tr>"]
     everything = (truth, *rows.values())
     most = max((score.frames for row in everything for score in row.values()), default=0)
     group = ""
@@ -133,7 +146,7 @@ def _table(rows: Mapping[str, Mapping[str, Score]], truth: Mapping[str, Score]) 
             continue
         if measure.group != group:
             group = measure.group
-            lines.append(f"<tr class='group'><th colspan='{len(names) + 1}'>{_text(group)}</th></tr>")
+            lines.append(f"<tr class='group'><th colspan='{len(names) + 1}'>{text(group)}</th></tr>")
         known = {
             name: row[key].value for name, row in rows.items() if key in row and _rests_on_enough(row[key], rows, key, most)
         }
@@ -141,9 +154,9 @@ def _table(rows: Mapping[str, Mapping[str, Score]], truth: Mapping[str, Score]) 
         winners = best_of({name: value for name, value in known.items() if value is not None}, measure.best, reference)
         cells = [f"<td class='own'>{_cell(truth.get(key), most)}</td>"]
         cells += [f"<td class='{'best' if name in winners else ''}'>{_cell(rows[name].get(key), most)}</td>" for name in rows]
-        unit = f" <small>{_text(measure.unit)}</small>" if measure.unit else ""
+        unit = f" <small>{text(measure.unit)}</small>" if measure.unit else ""
         arrow = {"high": "↑", "low": "↓", "one": "→ 1", "zero": "→ 0", "truth": "→ truth"}[measure.best]
-        title = f"<th title='{_text(measure.about)}'>{_text(measure.title)}{unit} {arrow}</th>"
+        title = f"<th title='{text(measure.about)}'>{text(measure.title)}{unit} {arrow}</th>"
         lines.append(f"<tr>{title}{''.join(cells)}</tr>")
     return f"<table>{''.join(lines)}</table>"
 
@@ -164,15 +177,16 @@ def _cell(score: Score | None, most: int) -> str:
 
 
 def _published(table: Table) -> str:
-    lines = ["<tr><th></th>" + "".join(f"<th>{_text(column)}</th>" for column in table.columns) + "</tr>"]
+    lines = ["<tr><th></th>" + "".join(f"<th>{text(column)}</th>" for column in table.columns) + "</tr>"]
     for name, values in table.rows.items():
         cells = "".join(f"<td>{'–' if value is None else f'{value:g}'}</td>" for value in values)
-        lines.append(f"<tr><th>{_text(name)}</th>{cells}</tr>")
-    return f"<h3>{_text(table.title)}</h3><table>{''.join(lines)}</table>"
+        lines.append(f"<tr><th>{text(name)}</th>{cells}</tr>")
+    return f"<h3>{text(table.title)}</h3><table>{''.join(lines)}</table>"
 
 
-def _list(lines: Sequence[str], kind: str) -> str:
-    return f"<ul class='{kind}'>{''.join(f'<li>{_text(line)}</li>' for line in lines)}</ul>" if lines else ""
+def bullets(lines: Sequence[str], kind: str) -> str:
+    """Lines of plain text as a list of a class (`notes` and `missing` have a look of their own); nothing if there are none."""
+    return f"<ul class='{kind}'>{''.join(f'<li>{text(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
 def _chart(chart: Chart) -> str:
@@ -192,12 +206,12 @@ def _chart(chart: Chart) -> str:
         x = LEFT + part * (WIDTH - LEFT)
         anchor = "start" if part == 0 else "middle" if part < 1 else "end"
         place = f"{chart.low + part * (chart.high - chart.low):.1f}{chart.unit}"
-        parts.append(f"<text x='{x:.1f}' y='{HEIGHT - 4}' text-anchor='{anchor}'>{_text(place)}</text>")
+        parts.append(f"<text x='{x:.1f}' y='{HEIGHT - 4}' text-anchor='{anchor}'>{text(place)}</text>")
     legend, number = [], 0
     for name, curve in curves.items():
         colour = "#8a8a8a" if name == TRUTH else COLOURS[number % len(COLOURS)]
         number += name != TRUTH
-        legend.append(f"<span><i style='background:{colour}'></i>{_text(name)}</span>")
+        legend.append(f"<span><i style='background:{colour}'></i>{text(name)}</span>")
         xs = LEFT + (np.arange(len(curve)) + 0.5) / count * (WIDTH - LEFT)
         ys = (HEIGHT - BOTTOM) - (curve - low) / (high - low) * (HEIGHT - BOTTOM - 10)
         for run in np.split(np.arange(len(curve)), np.flatnonzero(np.diff(np.isfinite(curve))) + 1):
@@ -205,7 +219,7 @@ def _chart(chart: Chart) -> str:
                 points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(xs[run], ys[run], strict=True))
                 parts.append(f"<polyline points='{points}' stroke='{colour}'/>")
     drawing = f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' role='img'>{''.join(parts)}</svg>"
-    return f"<h3>{_text(chart.title)}</h3><p class='legend'>{''.join(legend)}</p>{drawing}"
+    return f"<h3>{text(chart.title)}</h3><p class='legend'>{''.join(legend)}</p>{drawing}"
 
 
 def _thinned(curve: np.ndarray) -> np.ndarray:
@@ -215,13 +229,15 @@ def _thinned(curve: np.ndarray) -> np.ndarray:
     return padded.reshape(-1, step).mean(axis=1) if len(curve) else curve
 
 
-def _jpeg(picture: np.ndarray) -> str:
+def jpeg(picture: np.ndarray) -> str:
+    """A picture [H, W, 3] uint8 RGB as the source of an image inside a page."""
     done, data = cv2.imencode(".jpg", np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 90])
     assert done, "OpenCV encodes every 8-bit image"
     return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
 
 
-def _text(value: str) -> str:
+def text(value: str) -> str:
+    """Plain text as HTML."""
     return html.escape(value, quote=True)
 
 

@@ -248,11 +248,16 @@ class Speaker:
             lips: how far the mouth moves, of what the sound asks for.
         """
         yaw, pitch = (motion.yaw, motion.pitch) if camera is None else camera.unbind(-1)
-        picture = self.look(self.move(audio, motion, lips), yaw, pitch).image
+        return self.finish(self.look(self.move(audio, motion, lips), yaw, pitch), motion)
+
+    @torch.inference_mode()
+    def finish(self, picture: Picture, motion: Motion) -> np.ndarray:
+        """Frames [B, S, S, 3] uint8 of heads that were looked at, over the plate where the head has alpha."""
+        image = picture.image
         if self.plate is not None:
             plates = np.stack([warp_plate(self.plate, c.double().numpy(), self.size) for c in motion.crop_from_source])
-            picture = composite(picture, torch.from_numpy(plates).permute(0, 3, 1, 2).float() / 127.5 - 1)
-        return ((picture.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+            image = composite(image, torch.from_numpy(plates).permute(0, 3, 1, 2).float() / 127.5 - 1)
+        return ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def _plate(artifact: AvatarArtifact) -> np.ndarray:
