@@ -7,11 +7,11 @@ Each row of the table is trained on both clips, in a folder of its own below DIR
 interrupted continues, and several processes with the same arguments share the rows. After each training the table is written
 again, as --render does at any time: Markdown, and beside it JSON with all numbers.
 
-The row `random-prior` needs captures and subjects that were made with random weights, `--random CLIP CAPTURE SUBJECT` for each
-clip (`synthetic` or `real`). The following makes such a prior for `talk3d prepare` and `talk3d personalize` (`--prior DIR`):
+The row `random-prior` needs a capture and a subject of each clip (`synthetic` or `real`) that were made with random weights,
+`--random CLIP CAPTURE SUBJECT`, twice. This writes such a prior, for the `--prior` of `talk3d prepare` and `talk3d personalize`:
 
-    known = load_prior(SHIPPED)
-    save_prior(DIR, Generator(known.profile), known.canonical_landmarks)
+    known = load_prior("src/talk3d/assets/prior")
+    save_prior(Path("random"), Generator(known.profile), known.canonical_landmarks)
 """
 
 import argparse
@@ -139,10 +139,8 @@ class Clip:
     subject: Path
 
 
-def score_row(
-    row: Row, clip: Clip, folder: Path, config: TrainConfig, say: Callable[[float, str], None]
-) -> dict[str, Any]:  # the content of scores.json
-    """Train, or continue to; re-enact the test part; score.
+def score_row(row: Row, clip: Clip, folder: Path, config: TrainConfig, say: Callable[[float, str], None]) -> dict[str, Any]:
+    """Train, or continue to; re-enact the test part; score. Returns the content of the row's scores.json.
 
     Args:
         row: what differs.
@@ -167,7 +165,7 @@ def score_row(
         if len(times) > 1:  # the clock of the process: other processes at work do not count
             write_whole(folder / COST, json.dumps((times[-1] - times[0]) / (len(times) - 1)).encode())
         save_avatar(avatar, subject, capture, talker, config, overwrite=False)
-        finish_run(run)
+    finish_run(run)
     speaker = Speaker(avatar)
     speak(
         speaker, capture.root, film, SpeakConfig(mark=False), True,
@@ -183,7 +181,7 @@ def score_row(
     values["parameters"] = sum(parameter.numel() for parameter in speaker.network.parameters())
     return {
         "row": row.name, "clip": clip.name, "capture": capture.hash, "subject": subject.hash, "train": asdict(config),
-        "commit": commit(), "machine": machine(), "frames": report.frames, "values": values,
+        "frames": report.frames, "values": values,
         "intervals": {name: score.interval for name, score in scores.items() if score.interval is not None},
     }  # fmt: skip
 
@@ -192,7 +190,7 @@ def validated(log: Path) -> dict[str, float]:
     """The validation scores of the state that was kept: the best one of the second half; none of a clip that is too short."""
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     second_half = [entry for entry in entries if "val_score" in entry and 2 * entry["step"] >= entries[-1]["step"]]
-    best = min(second_half, key=lambda entry: entry["val_score"], default={})
+    best: dict[str, float] = min(second_half, key=lambda entry: entry["val_score"], default={})
     return {name: value for name, value in best.items() if name.startswith("val_")}
 
 
@@ -436,10 +434,11 @@ def main(words: Sequence[str] | None = None) -> None:
         print("random-prior is left out where no --random CLIP CAPTURE SUBJECT is given")
     require_same(options.work, facts_of(clips, options.steps))
     config = replace(BASE, steps=options.steps)
+    made_by = {"commit": commit(), "machine": machine()}  # as it is now: the code may be changed while rows are trained
     work_off(
         [(row, clip) for row, clip in todo if clip is not None],
         options.work,
-        lambda row, clip, folder, say: score_row(row, clip, folder, config, say),
+        lambda row, clip, folder, say: score_row(row, clip, folder, config, say) | made_by,
         lambda: write_document(options.work, options.output),
     )
 
