@@ -8,7 +8,7 @@ interrupted continues, and several processes with the same arguments share the r
 again, as --render does at any time: Markdown, and beside it JSON with all numbers.
 
 The row `random-prior` needs a capture and a subject of each clip (`synthetic` or `real`) that were made with random weights,
-`--random CLIP CAPTURE SUBJECT`, twice. This writes such a prior, for the `--prior` of `talk3d prepare` and `talk3d personalize`:
+`--random CLIP CAPTURE SUBJECT`, twice. This writes such a prior for the `--prior` of `talk3d prepare` and `talk3d personalize`:
 
     known = load_prior("src/talk3d/assets/prior")
     save_prior(Path("random"), Generator(known.profile), known.canonical_landmarks)
@@ -120,8 +120,8 @@ ROWS = (
     Row("adversarial-loss", "adversarial 0.03: a discriminator", weights(adversarial=0.03)),
     Row("reprojection-loss", "reprojection 0.5: the surface seen from a second camera", weights(reprojection=0.5)),
     Row(
-        "temporal-losses", "temporal 1, smoothness 0.1: pairs of neighbouring frames, of half as many moments",
-        weights(temporal=1.0, smoothness=0.1),
+        "temporal-losses", "temporal 1, smoothness 1: pairs of neighbouring frames, of half as many moments",
+        weights(temporal=1.0, smoothness=1.0),
     ),
 )  # fmt: skip
 """Losses that share a judge, or the same extra work, share a row, or there would be five trainings more; phones without bands
