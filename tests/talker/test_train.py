@@ -240,6 +240,12 @@ def test_averaged_weights_are_what_is_kept(tiny_subject, tiny_capture, tmp_path)
     assert not torch.equal(averaged["n.unet.constant"], kept["n.unet.constant"])
 
 
+def test_roll_out_and_convolution_are_chosen_by_the_config(tiny_subject):
+    assert train._new_network(tiny_subject, CONFIG).config.unet.rollout == "aligned"
+    network = train._new_network(tiny_subject, dataclasses.replace(CONFIG, rollout="off", convolution="joint"))
+    assert (network.unet.config.rollout, network.unet.config.convolution) == ("off", "joint")
+
+
 def test_averages_lie_one_half_life_behind():
     config = TrainConfig(ema_half_life=3.0)
     assert train._decay(1000, config) ** 3 == pytest.approx(0.5)

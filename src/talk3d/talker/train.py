@@ -38,7 +38,7 @@ from .objective import LossWeights, Objective, Step
 from .preview import Preview
 from .reader import LipSpace, SyncJudge, filmed_mouths, learn_to_read
 from .tokens import TokenConfig
-from .unet import UNetConfig
+from .unet import Convolution, RollOut, UNetConfig
 from .validate import Validation, held_out, is_due, spread_over
 
 PREVIEW = "preview.png"
@@ -88,6 +88,10 @@ class TrainConfig:
     weights: LossWeights = field(default_factory=LossWeights)
     audio: AudioConfig = field(default_factory=AudioConfig)
     tokens: TokenConfig = field(default_factory=TokenConfig)
+    rollout: RollOut = "aligned"
+    """What planes see of each other in the U-Net."""
+    convolution: Convolution = "split"
+    """Whether each plane has convolutions of its own in the U-Net, or one runs over all planes at once."""
     seed: int = 0
     save_seconds: float = 30.0
     """From one saved state to the next: what a killed training has to repeat at most."""
@@ -296,8 +300,9 @@ def _new_network(subject: Subject, config: TrainConfig) -> DeltaNetwork:
     """Before training: the delta planes of every sound are zero."""
     profile = subject.generator.profile
     unet = UNetConfig(
-        plane_channels=profile.plane_channels, plane_size=profile.plane_resolution, token_width=config.tokens.width
-    )
+        plane_channels=profile.plane_channels, plane_size=profile.plane_resolution, token_width=config.tokens.width,
+        rollout=config.rollout, convolution=config.convolution,
+    )  # fmt: skip
     known = tuple(name for name in EXPRESSIONS if name in subject.expressions)
     network = DeltaNetwork(DeltaConfig(config.audio, config.tokens, unet, known))
     network.unet.scale.copy_(subject.planes.std())
