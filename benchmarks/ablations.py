@@ -105,7 +105,7 @@ ROWS = (
     Row("joint-convolution", "one convolution over all planes, in place of one for each", training(convolution="joint")),
     Row("random-prior", "what is the prior worth? Compare with no-expressions, as random weights know none", random=True),
     Row("no-expressions", "what are the prior's expressions worth?", without_expressions),
-    Row("no-averaging", "what is averaging of weights worth?", training(ema_half_life=0.0)),
+    Row("not-told", "what is it worth to be told the true lip shape of most frames?", training(told=0.0)),
     Row("mel", "sound as mel bands only", training(audio=AudioConfig(phones=False, ear=False))),
     Row("mel-phones", "sound as mel bands and phones, without the ear", training(audio=AudioConfig(ear=False))),
     Row("no-structure-loss", "structure 0", weights(structure=0.0)),
