@@ -269,6 +269,25 @@ def test_what_the_tracker_makes_up_is_told_from_what_the_avatar_does(monkeypatch
     assert 0 < muddled.noise < 2
 
 
+def test_films_do_not_disturb_each_other_in_the_memory_of_the_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tracker that sees eyes as wide as the mouth was open a frame before: no exchanged mouth may show in the eyes."""
+
+    class Remembering(Reader):
+        before = 0.0
+
+        def __call__(self, image: np.ndarray) -> Face | None:
+            face = super().__call__(image)
+            assert face is not None
+            face.lids[:, 10:15, 1] += self.before
+            self.before = float(image[MOUTH].mean()) / 40
+            return face
+
+    monkeypatch.setattr(bench, "FaceTracker", Remembering)
+    sound = run(puppet()).effects["sound"]
+    assert sound.moved["mouth"].mean > 20
+    assert sound.moved["eyes"].mean == 0
+
+
 @pytest.mark.usefixtures("reader")
 def test_an_exchange_of_equals_keeps_and_misses_nothing() -> None:
     """Where nobody blinks, exchanged blinks say nothing about the lips."""

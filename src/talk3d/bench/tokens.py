@@ -56,7 +56,7 @@ SHOWN = 6
 """Frames in the contact sheet."""
 CELL = 160
 """Their side there, pixels."""
-REPORT = "report.json"
+FILMED = "as filmed"
 
 
 @dataclass(frozen=True)
@@ -248,9 +248,6 @@ class Measured:
         return value <= target.bound if math.isfinite(value) else None
 
 
-FILMED = "as filmed"
-
-
 def measure(draw: Draw, drive: Drive, exchanges: Mapping[str, Exchange], progress: Callable[[float], None]) -> Measured:
     """Draw all films, a few frames at a time, and follow the face through them.
 
@@ -276,9 +273,8 @@ def measure(draw: Draw, drive: Drive, exchanges: Mapping[str, Exchange], progres
             first = tracker(frame)
             films = {(FILMED, ""): frame, ("noise", ""): _noisy(frame, number)}
             for name, other in others.items():
-                films[name, ""] = other.rgb[place]
+                picture = films[name, ""] = other.rgb[place]
                 for feature, region in regions.items():
-                    picture = other.rgb[place]
                     films[name, feature] = picture if first is None else pasted(frame, picture, first.landmarks, region)
                 differences[name].append(_differences(own, other, place))
             for key, picture in films.items():
@@ -294,10 +290,11 @@ def measure(draw: Draw, drive: Drive, exchanges: Mapping[str, Exchange], progres
     for name in exchanges:
         moved = {}
         for feature, about in FEATURES.items():
-            mean, p95 = moves(about.read(filmed), about.read(tracks[name, ""]))
-            floor = moves(about.read(filmed), about.read(noise))[0]
-            around = moves(about.read(filmed), about.read(tracks[name, feature]))[0] if feature in regions else math.nan
-            moved[feature] = Moved(mean, p95, floor, around)
+            own_points = about.read(filmed)
+            mean, p95 = moves(own_points, about.read(tracks[name, ""]))
+            alone = moves(own_points, about.read(noise))[0]
+            around = moves(own_points, about.read(tracks[name, feature]))[0] if feature in regions else math.nan
+            moved[feature] = Moved(mean, p95, alone, around)
         both = int((filmed.found & tracks[name, ""].found).sum())
         effects[name] = Effect(not drive.told_as(told[name]), moved, _background(differences[name]), both)
     ranges = {feature: own_range(about.read(filmed)) for feature, about in FEATURES.items()}
@@ -448,7 +445,7 @@ def bench_tokens(
         },
     )
     with writing_folder(output) as folder:
-        write_whole(folder / REPORT, json.dumps(as_json(report), indent=1).encode())
+        write_whole(folder / "report.json", json.dumps(as_json(report), indent=1).encode())
         maps, sheet = attention_sheet(attention), contact_sheet(measured)
         write_png(folder / "attention.png", maps)
         write_png(folder / "sheet.png", sheet)
