@@ -14,7 +14,9 @@ import torch
 
 from talk3d.artifacts import Avatar, annotate, creating
 from talk3d.capture.build import Capture
+from talk3d.capture.frames import warp_plate
 from talk3d.errors import ArtifactError, ConfigError, MediaError, NoAudioError, OutputExistsError
+from talk3d.prior.generator import Picture, RawPicture
 from talk3d.prior.subject import Subject
 from talk3d.talker.speak import Camera, Motion, SpeakConfig, Speaker, blinks, outside_trusted_views, save_avatar, speak
 from talk3d.talker.train import TrainConfig, train_talker
@@ -348,3 +350,17 @@ def test_exaggerated_sounds_lie_further_from_the_mean(avatar):
     torch.testing.assert_close(encoder.exaggerate(codes, 1.0), codes)
     torch.testing.assert_close(encoder.exaggerate(codes, 0.0), encoder.code_mean.expand(4, -1))
     torch.testing.assert_close(encoder.exaggerate(codes, 2.0) - encoder.code_mean, 2 * (codes - encoder.code_mean))
+
+
+def test_the_plate_is_untouched_where_no_head_is(avatar):
+    """Whatever trace of colour super-resolution leaves there."""
+    speaker = Speaker(avatar)
+    motion = speaker.motion[torch.arange(2)]
+    size = speaker.size
+    colour = torch.rand(2, 3, size, size) * 0.2 - 1.1
+    nothing = torch.cat([colour, torch.full((2, 1, size, size), -1.05)], 1)
+    raw = RawPicture(*(torch.zeros(2, c, 1, 1) for c in (4, 3, 1, 1)))
+    plates = np.stack([warp_plate(speaker.plate, c.double().numpy(), size) for c in motion.crop_from_source])
+    assert np.array_equal(speaker.finish(Picture(nothing, raw), motion), plates)
+    solid = torch.cat([colour.clamp(-1, 1) * 0 + 0.5, torch.ones(2, 1, size, size)], 1)
+    assert (speaker.finish(Picture(solid, raw), motion) == 191).all()

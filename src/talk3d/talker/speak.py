@@ -256,7 +256,11 @@ class Speaker:
         image = picture.image
         if self.plate is not None:
             plates = np.stack([warp_plate(self.plate, c.double().numpy(), self.size) for c in motion.crop_from_source])
-            image = composite(image, torch.from_numpy(plates).permute(0, 3, 1, 2).float() / 127.5 - 1)
+            # Premultiplied colour is no more than alpha. Super-resolution leaves a trace of it where nothing is, and what is
+            # behind a head must not breathe with its lips.
+            alpha = image[:, 3:].clamp(-1, 1)
+            head = torch.cat([torch.minimum(image[:, :3].clamp(min=-1), alpha), alpha], 1)
+            image = composite(head, torch.from_numpy(plates).permute(0, 3, 1, 2).float() / 127.5 - 1)
         return ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 
