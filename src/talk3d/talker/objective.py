@@ -232,9 +232,11 @@ class Objective(nn.Module):
         centres = (step.mouths * size - torch.from_numpy(corner).to(step.mouths)) / side
         reach = REACH * size / side
         drawn, whole = cut_mouths(shrink(finished.drawn, final_size), centres, reach)
+        names = ("mouth_perceptual", "mouth_shape", "sync")
+        losses = {name: drawn.new_zeros(()) for name in names if getattr(w, name)}
         if not whole.any():
-            return {}
-        drawn, losses = drawn[whole], {}
+            return losses  # all processes that train together log the same terms
+        drawn = drawn[whole]
         if w.mouth_perceptual:
             filmed = cut_mouths(shrink(finished.filmed, final_size), centres, reach)[0][whole]
             losses["mouth_perceptual"] = w.mouth_perceptual * self.headnet.distance(drawn, filmed).mean()

@@ -52,11 +52,11 @@ class LipSpace:
 
     def shapes(self, lips: Float[Tensor, "*frames 80"]) -> Float[Tensor, "*frames shapes"]:
         """Lips to shapes."""
-        return (lips - self.mean) @ self.directions.mT / self.unit
+        return (lips - self.mean.to(lips)) @ self.directions.to(lips).mT / self.unit
 
     def lips(self, shapes: Float[Tensor, "*frames shapes"]) -> Float[Tensor, "*frames 80"]:
         """Shapes to lips, without what the directions leave out."""
-        return shapes @ self.directions * self.unit + self.mean
+        return shapes @ self.directions.to(shapes) * self.unit + self.mean.to(shapes)
 
 
 def cut_mouths(
