@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +95,23 @@ def test_without_transformers_the_error_says_what_to_install(monkeypatch: pytest
     hub_recogniser.cache_clear()
     with pytest.raises(ModelMissingError, match=r"hears through `hf:some/model`.* pip install transformers"):
         next(frame_windows([ramp(9)], 1.0, LogitsConfig("hf:some/model")))
+
+
+def test_nothing_is_fetched_while_speaking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recogniser that is not on this machine is an error that says how to fetch it."""
+    asked = []
+
+    def look(name: str, **options: object) -> None:
+        asked.append((name, options))
+        raise OSError("not in the cache.")
+
+    feature_extractor = types.SimpleNamespace(from_pretrained=look)
+    fake = types.SimpleNamespace(AutoFeatureExtractor=feature_extractor, AutoModelForCTC=feature_extractor)
+    monkeypatch.setitem(sys.modules, "transformers", fake)
+    hub_recogniser.cache_clear()
+    with pytest.raises(ModelMissingError, match="not on this machine.*huggingface-cli download some/model"):
+        next(frame_windows([ramp(9)], 1.0, LogitsConfig("hf:some/model")))
+    assert [(name, options["local_files_only"]) for name, options in asked] == [("some/model", True)]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="needs `transformers`, which is optional")

@@ -110,10 +110,10 @@ def _pieces(
 
 @cache
 def hub_recogniser(config: LogitsConfig) -> Recogniser:
-    """The recogniser of a config, from the hub or its cache.
+    """The recogniser of a config, from its folder or the hub's cache on this machine.
 
     Raises:
-        ModelMissingError: `transformers` is not installed, or the model cannot be had.
+        ModelMissingError: `transformers` is not installed, or the model is not here.
     """
     try:
         import transformers
@@ -124,13 +124,13 @@ def hub_recogniser(config: LogitsConfig) -> Recogniser:
         ) from error
     name = config.extractor.removeprefix("hf:")
     try:
-        prepare = transformers.AutoFeatureExtractor.from_pretrained(name)
-        # Older weights on the hub are pickles, which could run anything.
-        model = transformers.AutoModelForCTC.from_pretrained(name, use_safetensors=True).eval()
+        # Nothing is fetched while an avatar speaks. And older weights on the hub are pickles, which could run anything.
+        prepare = transformers.AutoFeatureExtractor.from_pretrained(name, local_files_only=True)
+        model = transformers.AutoModelForCTC.from_pretrained(name, local_files_only=True, use_safetensors=True).eval()
     except (OSError, ValueError) as error:
         raise ModelMissingError(
-            f"The recogniser `{name}`, through which this avatar hears, cannot be had: {error} Check the network, or put the "
-            "model, with its weights as safetensors, into the hub's cache."
+            f"The recogniser `{name}`, through which this avatar hears, is not on this machine: {error} Fetch it once, "
+            f"with its weights as safetensors: huggingface-cli download {name}. Or name the folder where it is."
         ) from error
 
     @torch.inference_mode()
