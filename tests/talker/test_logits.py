@@ -109,7 +109,7 @@ def test_nothing_is_fetched_while_speaking(monkeypatch: pytest.MonkeyPatch) -> N
     fake = types.SimpleNamespace(AutoFeatureExtractor=feature_extractor, AutoModelForCTC=feature_extractor)
     monkeypatch.setitem(sys.modules, "transformers", fake)
     hub_recogniser.cache_clear()
-    with pytest.raises(ModelMissingError, match="not on this machine.*huggingface-cli download some/model"):
+    with pytest.raises(ModelMissingError, match=r"not on this machine.*huggingface-cli download some/model"):
         next(frame_windows([ramp(9)], 1.0, LogitsConfig("hf:some/model")))
     assert [(name, options["local_files_only"]) for name, options in asked] == [("some/model", True)]
 
