@@ -20,6 +20,7 @@ from talk3d.prior.subject import save_subject
 from talk3d.runs import Workers
 from talk3d.talker import train, validate
 from talk3d.talker.clip import crop_numbers
+from talk3d.talker.objective import LossWeights
 from talk3d.talker.train import STATE, Talker, TrainConfig, finish_run, frames_note, train_talker
 
 CONFIG = TrainConfig(steps=4, minutes=None, frames_per_step=4, listen_steps=4, superres_from=0.5, save_seconds=0.0)
@@ -310,3 +311,19 @@ def test_bfloat16_trains_nearly_alike(tiny_subject, tiny_capture, tmp_path):
     exact, half = (np.array([line["final"] for line in log(tmp_path / name)]) for name in "ab")
     assert not np.array_equal(exact, half)
     np.testing.assert_allclose(half, exact, rtol=0.02)
+
+
+def test_pairs_are_not_torn_apart(tiny_subject, tiny_capture, tmp_path):
+    config = dataclasses.replace(CONFIG, frames_per_step=2, weights=LossWeights(temporal=1.0))
+    with pytest.raises(ConfigError, match="pairs, but each process draws 1"):
+        train_talker(tiny_subject, tiny_capture, tmp_path, config, lambda part, text: None, Workers(0, 2))
+    assert not list(tmp_path.iterdir()), "before any work"
+
+
+def test_losses_of_pairs_train(tiny_subject, tiny_capture, tmp_path):
+    weights = LossWeights(temporal=1.0, smoothness=1.0, adversarial=0.1, reprojection=1.0)
+    config = dataclasses.replace(CONFIG, steps=2, weights=weights)
+    train_talker(tiny_subject, tiny_capture, tmp_path, config, lambda part, text: None)
+    last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    assert {"temporal", "smoothness", "adversarial", "fake", "real", "reprojection"} <= last.keys()
+    assert all(np.isfinite(value) for value in last.values())

@@ -23,6 +23,7 @@ from jaxtyping import Int
 
 from ..capture.build import Capture
 from ..capture.frames import PersonFrames, spread_frames
+from ..errors import ConfigError
 from ..judges.sync import lips_in_face
 from ..prior.patch import render_patch
 from ..prior.subject import Subject
@@ -139,10 +140,15 @@ def train_talker(
 
     Raises:
         CheckpointError: the state in `run` belongs to other settings or another subject.
-        ConfigError: the processes cannot share `frames_per_step`.
+        ConfigError: the processes cannot share `frames_per_step`, or not in the pairs that a loss needs.
     """
     workers = workers or Workers()
     device, mine = workers.device, workers.share(config.frames_per_step)
+    if config.weights.pairs and (mine.stop - mine.start) % 2:
+        raise ConfigError(
+            f"The losses of changes from frame to frame compare pairs, but each process draws {mine.stop - mine.start} frames "
+            "of a step. Set frames_per_step to an even number for each process, or the weights temporal and smoothness to 0."
+        )
     torch.manual_seed(config.seed)
     start, stop = capture.train
     conditions, landmark_scale = training_conditions(capture, subject, config.audio)
