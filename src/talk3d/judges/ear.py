@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..mel import mel_filters
+from .sync import TimeBlock
 from .weights import read_weights, save_weights
 
 VISEMES = ("PP", "FF", "TH", "DD", "kk", "CH", "SS", "nn", "RR", "aa", "E", "I", "O", "U", "rest")
@@ -60,19 +61,6 @@ class EarDims:
         return self.size + len(VISEMES)
 
 
-class _Block(nn.Module):
-    def __init__(self, width: int):
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.mix = nn.Conv1d(width, width, 3, padding=1)
-        self.out = nn.Conv1d(width, width, 1)
-        self.drop = nn.Dropout(0.1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        normal = self.norm(x.transpose(1, 2)).transpose(1, 2)
-        return x + self.drop(self.out(F.gelu(self.mix(normal))))
-
-
 class Ear(nn.Module):
     """Log-mel columns to codes, and to visemes, which the codes were learnt for."""
 
@@ -81,7 +69,7 @@ class Ear(nn.Module):
         self.dims = dims = dims or EarDims()
         self.columns = nn.Conv1d(BANDS, dims.hidden, 5, padding=2)
         self.frames = nn.Conv1d(dims.hidden, dims.width, 2 * COLUMNS, stride=COLUMNS, padding=COLUMNS // 2)
-        self.blocks = nn.Sequential(*(_Block(dims.width) for _ in range(dims.blocks)))
+        self.blocks = nn.Sequential(*(TimeBlock(dims.width) for _ in range(dims.blocks)))
         self.code = nn.Conv1d(dims.width, dims.size, 1)
         self.visemes = nn.Conv1d(dims.size, len(VISEMES), 1)
 

@@ -128,7 +128,9 @@ class SyncDims:
     """D."""
 
 
-class _Block(nn.Module):
+class TimeBlock(nn.Module):
+    """A residual convolution over three frames; the ear is made of these too."""
+
     def __init__(self, width: int):
         super().__init__()
         self.norm = nn.LayerNorm(width)
@@ -145,7 +147,7 @@ class _Encoder(nn.Sequential):
     def __init__(self, channels: int, dims: SyncDims):
         super().__init__(
             nn.Conv1d(channels, dims.width, 3, padding=1),
-            *(_Block(dims.width) for _ in range(dims.blocks)),
+            *(TimeBlock(dims.width) for _ in range(dims.blocks)),
             nn.Conv1d(dims.width, dims.size, 1),
         )
 

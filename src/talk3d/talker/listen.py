@@ -33,7 +33,7 @@ def learn_to_listen(
     Args:
         encoder: its audio part is changed.
         audio: windows of all training frames.
-        shapes: their lip shapes, from `lip_shapes`.
+        shapes: their lip shapes, from `reader.LipSpace`.
         closed_shape: the shape of closed lips, which silence should give.
         config: of the windows.
         steps: to take.
