@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..judges.ear import ear_columns, load_ear
+from ..judges.ear import LEVEL, ear_columns, load_ear
 from ..mel import mel_filters
 from ..phone_decoder import HOP, PHONES
 from .logits import LogitsConfig, hub_recogniser, logit_windows
@@ -29,7 +29,7 @@ FPS = 25
 SAMPLES_PER_FRAME = RATE // FPS
 BLOCK = 50
 """Frames analysed at a time."""
-SPEECH_RMS = 0.07
+SPEECH_RMS = LEVEL
 """Level to which the speaking parts of a recording are brought before analysis."""
 
 

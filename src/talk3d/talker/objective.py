@@ -9,6 +9,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -130,6 +131,11 @@ class Step:
     shapes: Float[Tensor, "batch shapes"]
     """...and those of the frames."""
 
+    @cached_property
+    def finished(self) -> Finished:
+        """Made when the first term asks for it."""
+        return Finished.of(self)
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -188,7 +194,6 @@ class Objective(nn.Module):
         """Every term that is on, times its weight, a mean over the frames it looks at."""
         w, patch, windows, views = self.weights, step.patch, step.windows, step.views
         assert patch.final is not None
-        finished = Finished.of(step)
         terms = picture_losses(patch, views.target, views.background, windows, w.structure, views.known)
         losses = {name: w.picture * value.mean() for name, value in terms.items()}
         inside = windows.cut(step.outline, BORDER)
@@ -198,25 +203,26 @@ class Objective(nn.Module):
         losses["cameras"] = w.cameras * step.residual.rad2deg().square().mean()
         if w.perceptual:
             # Half as fine as the final picture, as HeadNet was trained.
-            drawn, filmed = (shrink(pictures, views.target.shape[-1]) for pictures in (finished.drawn, finished.filmed))
+            drawn, filmed = (
+                shrink(pictures, views.target.shape[-1]) for pictures in (step.finished.drawn, step.finished.filmed)
+            )
             losses["perceptual"] = w.perceptual * self.headnet.distance(drawn, filmed).mean()
         if w.reads or w.mouth_perceptual:
-            losses |= self._mouth_losses(step, finished)
+            losses |= self._mouth_losses(step)
         if w.identity and step.number % IDENTITY_EVERY == 0:
             losses["identity"] = IDENTITY_EVERY * w.identity * self._identity_loss(step)
         if w.adversarial:
-            losses["adversarial"] = w.adversarial * fooling(self._logits(step, finished.drawn)).mean()
+            losses["adversarial"] = w.adversarial * fooling(self._logits(step, step.finished.drawn)).mean()
         if w.reprojection:
             losses["reprojection"] = w.reprojection * self._reprojection_loss(step, rng)
         if w.pairs:
-            losses |= self._pair_losses(step, finished)
+            losses |= self._pair_losses(step)
         return losses
 
     def discriminator_losses(self, step: Step) -> dict[str, Float[Tensor, ""]]:
         """What the discriminator learns from a step: to tell drawn windows from filmed ones."""
-        finished = Finished.of(step)
-        logits = self._logits(step, finished.drawn.detach(), detach=True)
-        real, raw = (picture.detach().requires_grad_() for picture in self._seen(step, finished.filmed, filmed=True))
+        logits = self._logits(step, step.finished.drawn.detach(), detach=True)
+        real, raw = (picture.detach().requires_grad_() for picture in self._seen(step, step.finished.filmed, filmed=True))
         assert self.discriminator is not None
         real_logits = self.discriminator(real, raw)
         losses = {"fake": fooling(-logits).mean(), "real": fooling(real_logits).mean()}
@@ -224,21 +230,21 @@ class Objective(nn.Module):
             losses["r1"] = R1_EVERY * 0.5 * R1_WEIGHT * slope(real_logits, real, raw).mean()
         return losses
 
-    def _mouth_losses(self, step: Step, finished: Finished) -> dict[str, Tensor]:
+    def _mouth_losses(self, step: Step) -> dict[str, Tensor]:
         """Terms of the mouths that lie wholly in their windows."""
         w, size, side = self.weights, step.windows.size, step.windows.side - 2 * BORDER
         final_size = step.views.target.shape[-1]
         corner = np.stack([step.windows.left, step.windows.top], 1) + BORDER
         centres = (step.mouths * size - torch.from_numpy(corner).to(step.mouths)) / side
         reach = REACH * size / side
-        drawn, whole = cut_mouths(shrink(finished.drawn, final_size), centres, reach)
+        drawn, whole = cut_mouths(shrink(step.finished.drawn, final_size), centres, reach)
         names = ("mouth_perceptual", "mouth_shape", "sync")
         losses = {name: drawn.new_zeros(()) for name in names if getattr(w, name)}
         if not whole.any():
             return losses  # all processes that train together log the same terms
         drawn = drawn[whole]
         if w.mouth_perceptual:
-            filmed = cut_mouths(shrink(finished.filmed, final_size), centres, reach)[0][whole]
+            filmed = cut_mouths(shrink(step.finished.filmed, final_size), centres, reach)[0][whole]
             losses["mouth_perceptual"] = w.mouth_perceptual * self.headnet.distance(drawn, filmed).mean()
         if w.reads and self.reader is not None:
             read = self.reader(drawn)
@@ -282,10 +288,10 @@ class Objective(nn.Module):
         difference = (seen.features[..., :3] - step.patch.raw[:1, :3].flatten(2).mT).abs()
         return (difference * solid).sum() / (3 * solid.sum()).clamp(min=1.0)
 
-    def _pair_losses(self, step: Step, finished: Finished) -> dict[str, Tensor]:
+    def _pair_losses(self, step: Step) -> dict[str, Tensor]:
         w, losses = self.weights, {}
         if w.temporal:
-            drawn, filmed = finished.drawn, finished.filmed
+            drawn, filmed = step.finished.drawn, step.finished.filmed
             losses["temporal"] = w.temporal * frame_difference(drawn[::2], drawn[1::2], filmed[::2], filmed[1::2]).mean()
         if w.smoothness:
             reason = (step.tokens[1::2] - step.tokens[::2]).square().mean(2).sum(1).sqrt().detach()
