@@ -56,13 +56,28 @@ def test_test_frames_leave_no_trace(tiny_prior, tiny_capture, make_capture, tmp_
 
 
 def test_chosen_frames_are_training_frames_and_spread(tiny_capture):
-    chosen = choose_frames(tiny_capture, 5)
+    chosen = choose_frames(tiny_capture, 5, np.arange(*tiny_capture.train))
     start, stop = tiny_capture.train
     assert len(set(chosen.tolist())) == 5
     assert chosen.min() >= 0
     assert chosen.max() < stop - start
     opening = tiny_capture.lip_gap[start:stop]
     assert np.ptp(opening[chosen]) > 0.5 * np.ptp(opening)
+
+
+def test_long_films_are_not_decoded_to_disk_as_a_whole(tiny_prior, tiny_capture, tmp_path):
+    """Corrections of the frames that are refined are kept, others lie between those of their neighbours."""
+    start, stop = tiny_capture.train
+    room = 9 * 4 * tiny_capture.resolution**2 / 1e9
+    config = dataclasses.replace(CONFIG, cache_gigabytes=room)
+    found = personalize(tiny_capture, tiny_prior, config, silent, tmp_path / "frames")
+    (pictures,) = (tmp_path / "frames").glob("pictures-*")
+    assert len(np.load(pictures, mmap_mode="r")) <= 9 + CONFIG.frames
+    first, second = spread_frames(start, stop, tiny_capture.resolution, room)[:2].tolist()
+    curve = found.corrections[0, first : second + 1]
+    assert curve[0] != curve[-1]
+    torch.testing.assert_close(curve, curve[0] + (curve[-1] - curve[0]) * torch.linspace(0, 1, len(curve)))
+    assert (found.corrections[0, stop:] == found.corrections[0, stop]).all()
 
 
 def test_saved_subject_comes_back(tiny_prior, tiny_capture, tmp_path):

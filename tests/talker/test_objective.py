@@ -52,7 +52,7 @@ def make_step(generator: Generator, drawn: torch.Tensor | None = None, **changes
         views=Views(target, smooth(B, 3, 2), torch.ones(B, 1, SIZE, SIZE)),
         planes=planes, delta=torch.zeros_like(planes), cam2world=generator.profile.orbit.pose(torch.zeros(B), torch.zeros(B)),
         residual=torch.zeros(B, 2), outline=outline, mouths=torch.full((B, 2), 0.5), tokens=torch.zeros(B, 5, 8),
-        heard=torch.zeros(B, 2), shapes=torch.zeros(B, 2),
+        heard=torch.zeros(B, 2), shapes=torch.zeros(B, 2), own_sound=torch.ones(B, dtype=torch.bool),
     )  # fmt: skip
     return dataclasses.replace(step, **changes)
 
@@ -155,6 +155,13 @@ def test_identity_looks_at_whole_faces_now_and_then(generator: Generator) -> Non
     assert losses["identity"] == pytest.approx(IDENTITY_EVERY * 0.5 * float(1 - (one * other).sum()), rel=1e-3)
     assert losses["identity"] > 0.1
     assert "identity" not in judged(generator, only(identity=0.5), dataclasses.replace(step, number=1))
+
+    # Whoever hears another moment's sound has the wrong mouth: the next one is looked at, or nobody.
+    second_only = dataclasses.replace(step, own_sound=torch.tensor([False, True, True, False]))
+    looked = judged(generator, only(identity=0.5), second_only)["identity"]
+    assert looked != pytest.approx(float(losses["identity"]), rel=1e-3)
+    strangers = dataclasses.replace(step, own_sound=torch.zeros(B, dtype=torch.bool))
+    assert judged(generator, only(identity=0.5), strangers)["identity"] == 0
 
 
 def test_smoothness_forgives_what_was_asked_for(generator: Generator) -> None:

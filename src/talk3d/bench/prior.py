@@ -31,7 +31,7 @@ from ..partials import write_whole
 from ..personalize.invert import InvertConfig, invert
 from ..personalize.tune import TuneConfig, tune
 from ..pictures import as_image, write_png
-from ..prior.generator import Generator, LoadedPrior, composite
+from ..prior.generator import Generator, LoadedPrior, Profile, composite
 from ..prior.patch import Windows, picture_losses, render_patch
 
 Start = Literal["one view", "five views", "random weights"]
@@ -149,15 +149,30 @@ def personalized(
 
 
 def from_random_weights(
-    generator: Generator, truth: Truth, config: PriorBenchConfig, rate: float, number: int, progress: Callable[[float], None]
+    profile: Profile,
+    views: Views,
+    cameras: Float[Tensor, "views 4 4"],
+    config: PriorBenchConfig,
+    rate: float,
+    number: int,
+    progress: Callable[[float], None],
 ) -> tuple[Generator, Float[Tensor, "1 layers w"]]:
-    """The same number of steps on the same pictures, but all weights start at random, super-resolution included."""
-    profile, steps = generator.profile, config.invert.steps + config.tune.steps
+    """As many steps on the same pictures as `personalized` takes, but all weights start at random, super-resolution included.
+
+    Args:
+        profile: of the generator.
+        views: pictures of the person.
+        cameras: of the pictures.
+        config: says how many steps.
+        rate: of learning.
+        number: of the person; a seed.
+        progress: called with the part done, 0..1.
+    """
+    steps = config.invert.steps + config.tune.steps
     torch.manual_seed(SEED + number)
     fresh = Generator(profile)
     ws = fresh.map(torch.randn(1, profile.z_dim), fresh.frontal_label(1)).detach()
     optimizer = torch.optim.Adam(fresh.parameters(), lr=rate, betas=(0.9, 0.99))
-    views, cameras = as_views(truth, number), profile.orbit.pose(truth.yaw, truth.pitch)
     for step in range(steps):
         rng = np.random.default_rng([SEED, number, step])
         for group in optimizer.param_groups:
@@ -168,7 +183,7 @@ def from_random_weights(
         planes = fresh.planes(ws).expand(count, -1, -1, -1, -1)
         patch = render_patch(fresh, planes, ws.expand(count, -1, -1), cameras[chosen], windows, rng)
         batch = views[chosen]
-        terms = picture_losses(patch, batch.target, batch.background, windows, config.tune.structure_weight)
+        terms = picture_losses(patch, batch.target, batch.background, windows, config.tune.structure_weight, batch.known)
         loss = torch.stack([value.mean() for value in terms.values()]).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -291,10 +306,16 @@ def _judge(
     given = unseen_head(parameters, FIVE if start == "five views" else VIEWS[:1], pack, generator)
     if start == "random weights":
         sides = [index for index, (yaw, _) in enumerate(VIEWS) if abs(yaw) == 45]
-        tries = []
+        tries, cameras = [], generator.profile.orbit.pose(given.yaw, given.pitch)
         for index, rate in enumerate(RANDOM_RATES):
             found = from_random_weights(
-                generator, given, config, rate, number, lambda part, index=index: progress((index + part) / len(RANDOM_RATES))
+                generator.profile,
+                as_views(given, number),
+                cameras,
+                config,
+                rate,
+                number,
+                lambda part, index=index: progress((index + part) / len(RANDOM_RATES)),
             )
             scores, _ = score(*found, truth)
             tries.append((np.mean([scores["psnr"][side] for side in sides]), scores))

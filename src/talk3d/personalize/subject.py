@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..capture.build import Capture
-from ..capture.frames import PersonFrames
+from ..capture.frames import PersonFrames, spread_frames
 from ..errors import ArtifactError, ConfigError
 from ..prior.generator import Generator, LoadedPrior
 from ..prior.subject import save_subject
@@ -32,6 +32,9 @@ class PersonalizeConfig:
 
     frames: int = 5
     """Frames that are inverted, chosen for their spread of pose and expression."""
+    cache_gigabytes: float = 2.0
+    """Disk for decoded frames while it runs; of a film that needs more, the cameras of evenly spread frames are refined, and
+    those between get what lies between their corrections."""
     invert: InvertConfig = field(default_factory=InvertConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
     cameras: CameraConfig = field(default_factory=CameraConfig)
@@ -103,9 +106,10 @@ def personalize(
             f"The pictures of the prior `{prior.profile.name}` carry no alpha, so a person cannot be told from a background in "
             "them, and personalising needs that. Use the shipped prior, or one made by `talk3d prior train --heads`."
         )
-    frames = PersonFrames.cached(capture, cache, start, stop)
+    chosen = choose_frames(capture, config.frames, np.arange(start, stop))
+    refined = spread_frames(start, stop, capture.resolution, config.cache_gigabytes)
+    frames = PersonFrames.cached(capture, cache, start, stop, np.union1d(refined, chosen))
     yaw, pitch = torch.from_numpy(capture.yaw).float(), torch.from_numpy(capture.pitch).float()
-    chosen = start + choose_frames(capture, config.frames)
     views = frames.views(chosen)
     show = Preview(preview, views) if preview else None
     inversion = invert(
@@ -118,28 +122,34 @@ def personalize(
     found = refine_cameras(
         tuned,
         planes,
-        lambda index: frames.views(start + index),
-        yaw[start:stop],
-        pitch[start:stop],
+        lambda index: frames.views(refined[index]),
+        yaw[refined],
+        pitch[refined],
         config.cameras,
         lambda i, n: progress("cameras", i / n),
     )
     # Frames outside the training part get the mean correction: it belongs to the person's shape, not to the frame.
     corrections = found.mean(1, keepdim=True).repeat(1, capture.count)
-    corrections[:, start:stop] = found
+    between = [np.interp(np.arange(start, stop), refined, one) for one in found.double().numpy()]
+    corrections[:, start:stop] = torch.from_numpy(np.stack(between))
     return Personalized(tuned, w, corrections, chosen.tolist())
 
 
-def choose_frames(capture: Capture, count: int) -> np.ndarray:
-    """Training frames that cover pose and expression: greedy k-centre on the landmarks, from the most typical frame.
+def choose_frames(capture: Capture, count: int, among: Int[np.ndarray, " allowed"]) -> Int[np.ndarray, " chosen"]:
+    """Frames that cover pose and expression: greedy k-centre on the landmarks, from the most typical frame.
 
-    Returns indices relative to the first training frame, ascending.
+    Args:
+        capture: the film.
+        count: how many to choose.
+        among: the frames to choose from, `count` at least.
+
+    Returns:
+        Some of `among`, ascending.
     """
-    start, stop = capture.train
-    points = capture.landmarks[start:stop]
+    points = capture.landmarks[among]
     shape = (points - points.mean(1, keepdims=True)).reshape(len(points), -1)
     scale = np.sqrt(points.shape[1])
-    pose = np.stack([capture.yaw, capture.pitch], 1)[start:stop] * scale * 0.5
+    pose = np.stack([capture.yaw, capture.pitch], 1)[among] * scale * 0.5
     features = np.concatenate([shape, pose - pose.mean(0)], 1)
     # Frames that no one resembles are tracking errors more often than expressions: leave the oddest hundredth out.
     oddness = np.linalg.norm(features - np.median(features, 0), axis=1)
@@ -149,4 +159,4 @@ def choose_frames(capture: Capture, count: int) -> np.ndarray:
     while len(chosen) < count:
         distance = np.minimum(distance, np.linalg.norm(features[allowed] - features[chosen[-1]], axis=1))
         chosen.append(int(allowed[np.argmax(distance)]))
-    return np.sort(chosen)
+    return np.sort(among[chosen])

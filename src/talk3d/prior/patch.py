@@ -43,6 +43,11 @@ class Windows:
         corner = np.clip(np.round(centres * size - side / 2 + shift), 0, size - side).astype(np.int64)
         return cls(corner[:, 1], corner[:, 0], side, size)
 
+    def above(self, lines: Float[np.ndarray, " pictures"]) -> Windows:
+        """Moved up, as far as pictures reach, until they end above lines (y in 0..1)."""
+        lowest = np.floor(lines * self.size).astype(np.int64) - self.side
+        return Windows(np.minimum(self.top, np.maximum(lowest, 0)), self.left, self.side, self.size)
+
     def where(self, mine: Bool[np.ndarray, " pictures"], other: Windows) -> Windows:
         """These windows for some pictures, the other ones for the rest."""
         return Windows(np.where(mine, self.top, other.top), np.where(mine, self.left, other.left), self.side, self.size)

@@ -1,4 +1,4 @@
-"""Where training looks: which frames a step takes, and which windows of them.
+"""Where training looks: which frames a step takes, which windows of them, and whose sound is heard with them.
 
 Letters: B frames per step.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..capture.build import Capture
@@ -26,17 +26,22 @@ class Gaze:
     eyes: Float[np.ndarray, "frames 2"]
     blinking: Float[np.ndarray, " frames"]
     """Odds of the frames that are chosen for their eyes: half of them evenly, half by how closed the eyes are."""
+    lips_top: Float[np.ndarray, " frames"]
+    """Upper edge of the lips' outline."""
 
     @classmethod
     def of(cls, capture: Capture) -> Gaze:
         """Of the training frames."""
         landmarks = capture.landmarks[slice(*capture.train)]
+        top = lip_outlines(capture)[slice(*capture.train), :, 1].min(1)
         blink = np.clip(capture.blink[slice(*capture.train)], 0, 1).astype(np.float64) + 1e-6
         odds = 0.5 / len(blink) + 0.5 * blink / blink.sum()
-        return cls(landmarks[:, list(OUTER_LIPS)].mean(1), landmarks[:, list(OUTER_EYE_CORNERS)].mean(1), odds)
+        return cls(landmarks[:, list(OUTER_LIPS)].mean(1), landmarks[:, list(OUTER_EYE_CORNERS)].mean(1), odds, top)
 
     def choose(self, count: int, size: int, rng: np.random.Generator, pairs: bool = False) -> tuple[np.ndarray, Windows]:
         """Frames [B] and a window of each: every second one at the mouth, one in four at the eyes, the others anywhere.
+
+        Windows at the eyes end above the lips.
 
         Args:
             count: B; even if they come in pairs.
@@ -52,7 +57,29 @@ class Gaze:
         index = rng.integers(0, len(self.mouths), count)
         index[turn == 3] = rng.choice(len(self.eyes), int((turn == 3).sum()), p=self.blinking)
         windows = Windows.around(self.mouths[index], size, rng).where(turn % 2 == 0, Windows.random(count, size, rng))
-        return index, windows.where(turn != 3, Windows.around(self.eyes[index], size, rng))
+        eyes = Windows.around(self.eyes[index], size, rng).above(self.lips_top[index])
+        return index, windows.where(turn != 3, eyes)
+
+    def strangers(
+        self, index: Int[np.ndarray, " batch"], windows: Windows, part: float, rng: np.random.Generator, pairs: bool = False
+    ) -> Int[np.ndarray, " batch"]:
+        """The frames whose sound is heard with these: their own where the mouth may be seen, any other's above it.
+
+        Somebody's eyes, brows and pose happen to go with what is said in the one film there is, and a network will learn
+        that by heart. If their sound tells nothing about what is above the mouth, only the other tokens can.
+
+        Args:
+            index: frames, as `choose` gives them.
+            windows: of them.
+            part: of the windows above the mouth whose sound is exchanged.
+            rng: chooses.
+            pairs: each odd frame follows its predecessor, and goes on doing so in the sound.
+        """
+        each = 2 if pairs else 1
+        seen = (windows.top + windows.side) / windows.size > self.lips_top[index]
+        taken = ~seen.reshape(-1, each).any(1) & (rng.random(len(index) // each) < part)
+        others = rng.integers(0, len(self.mouths) - each + 1, len(taken))[:, None] + np.arange(each)
+        return np.where(taken[:, None], others, index.reshape(-1, each)).reshape(-1)
 
 
 def lip_outlines(capture: Capture) -> Float[np.ndarray, "frames points 2"]:

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..capture.frames import Views
@@ -129,7 +129,9 @@ class Step:
     heard: Float[Tensor, "batch shapes"]
     """The lip shapes that the sound says..."""
     shapes: Float[Tensor, "batch shapes"]
-    """...and those of the frames."""
+    """...and those of the moments it is from."""
+    own_sound: Bool[Tensor, " batch"]
+    """Whether these are the frames' own. A frame whose mouth is out of the window may hear anything."""
 
     @cached_property
     def finished(self) -> Finished:
@@ -256,13 +258,16 @@ class Objective(nn.Module):
         return losses
 
     def _identity_loss(self, step: Step) -> Tensor:
-        """Of the first frame's whole face, as rough as it is rendered."""
+        """Of the whole face of the first frame that hears its own sound, as rough as it is rendered."""
         generator = self.generator
+        own = step.own_sound.nonzero()[:1, 0]
+        if not len(own):
+            return step.planes.new_zeros(())
         intrinsics = generator.profile.orbit.intrinsics().to(step.cam2world)[None]
-        seen = generator.render(step.planes[:1], step.cam2world[:1], intrinsics, deterministic=True)
+        seen = generator.render(step.planes[own], step.cam2world[own], intrinsics, deterministic=True)
         k = step.views.target.shape[-1] // seen.rgb.shape[-1]
-        behind = F.avg_pool2d(step.views.background[:1], k)
-        filmed = composite(F.avg_pool2d(step.views.target[:1], k), behind)
+        behind = F.avg_pool2d(step.views.background[own], k)
+        filmed = composite(F.avg_pool2d(step.views.target[own], k), behind)
         drawn = composite(torch.cat([seen.rgb, 2 * seen.alpha - 1], 1), behind)
         return unlikeness(self.headnet(drawn).embedding, self.headnet(filmed).embedding).mean()
 

@@ -84,6 +84,8 @@ class TrainConfig:
     """U-Net and super-resolution in bfloat16: faster where the processor knows it."""
     cache_gigabytes: float = 2.0
     """Disk for decoded frames while training runs; of a film that needs more, evenly spread frames are learnt from."""
+    strange_sound: float = 1.0
+    """Part of the windows above the mouth that are shown with the sound of another moment, so that eyes do not follow it."""
     silence: float = 0.1
     """Part of the frames with closed lips that are shown with pure silence, so that silence closes the mouth."""
     weights: LossWeights = field(default_factory=LossWeights)
@@ -234,14 +236,15 @@ def train_talker(
         # Everything random is drawn for the whole batch, so that several processes see together what one would see alone.
         chosen, windows = gaze.choose(config.frames_per_step, profile.neural_resolution, rng, config.weights.pairs)
         where = torch.from_numpy(learnt[chosen])
-        silent = closed[where] & torch.from_numpy(rng.random(len(where)) < config.silence)
-        sound = vary(audio_neighbourhood(conditions.audio, where, config.tokens.windows), config.audio, rng)
+        heard_at = torch.from_numpy(learnt[gaze.strangers(chosen, windows, config.strange_sound, rng, config.weights.pairs)])
+        silent = closed[heard_at] & torch.from_numpy(rng.random(len(where)) < config.silence)
+        sound = vary(audio_neighbourhood(conditions.audio, heard_at, config.tokens.windows), config.audio, rng)
         sound = torch.where(silent[:, None, None, None], -1.0, sound)[mine].to(device)
         tells = torch.from_numpy(rng.random(len(where)) < config.told)[:, None]
-        where, windows = where[mine], windows[mine]
+        where, heard_at, windows = where[mine], heard_at[mine], windows[mine]
 
         codes = encoder.hear(sound)
-        told = torch.where(tells[mine].to(device), encoder.tell(codes, shapes[where].to(device)), codes)
+        told = torch.where(tells[mine].to(device), encoder.tell(codes, shapes[heard_at].to(device)), codes)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
             heard = conditions.at(where, told)
             delta = network(unet.trunk(planes), heard).float()
@@ -258,7 +261,7 @@ def train_talker(
             delta=delta / unet.scale, cam2world=cameras, residual=residual,
             outline=draw_outlines(outlines[where.numpy()], views.target.shape[-1]).to(device),
             mouths=torch.from_numpy(gaze.mouths[chosen[mine]]).float().to(device), tokens=encoder(heard),
-            heard=encoder.lips(codes), shapes=shapes[where].to(device),
+            heard=encoder.lips(codes), shapes=shapes[heard_at].to(device), own_sound=heard_at == where,
         )  # fmt: skip
         losses = objective(made, rng)
         total = torch.stack(list(losses.values())).sum()
@@ -331,7 +334,7 @@ def _border(capture: Capture, config: TrainConfig) -> int:
 def _among(gaze: Gaze, rows: Int[np.ndarray, " learnt"]) -> Gaze:
     """Looks at some of the frames only."""
     odds = gaze.blinking[rows]
-    return Gaze(gaze.mouths[rows], gaze.eyes[rows], odds / odds.sum())
+    return Gaze(gaze.mouths[rows], gaze.eyes[rows], odds / odds.sum(), gaze.lips_top[rows])
 
 
 # ---------------------------------------------------------------------------------------------------------- schedule
