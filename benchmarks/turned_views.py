@@ -3,10 +3,10 @@
     python benchmarks/turned_views.py CAPTURE -o FOLDER [--seen 3] [--judged 7]
 
 The shipped prior is personalised from frames of the capture that look nearly straight at the camera, and judged by those that
-look away most; the same pictures, steps and camera poses are given to random weights at the best of three learning rates. What
-both are compared with, too, is the frontal frame itself, the one with the landmarks most like the judged frame's: who does not
-turn at all must be beaten. Cameras of judged frames are the tracked ones; expressions of judged frames are unknown to all, so
-that the mouth costs all of them alike.
+look away most; the same pictures and camera poses are given to random weights, for as many steps at three learning rates, and
+once for four times as many. What both are compared with, too, is the frontal frame itself, the one with the landmarks most like
+the judged frame's: who does not turn at all must be beaten. Cameras of judged frames are the tracked ones; expressions of
+judged frames are unknown to all, so that the mouth costs all of them alike.
 
 Writes sheet.png, turned.json, and a table to the terminal. HeadNet's distance is 0 for equal pictures; its likeness is the mean
 cosine to the frames that were seen.
@@ -16,7 +16,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 import talk3d
-from talk3d.bench.prior import RANDOM_RATES, PriorBenchConfig, from_random_weights
+from talk3d.bench.prior import PriorBenchConfig, from_random_weights
 from talk3d.capture.build import Capture
 from talk3d.capture.frames import PersonFrames, Views
 from talk3d.capture.mask import hull_mask
@@ -38,6 +38,8 @@ from talk3d.pictures import as_image, captioned, in_rows, write_png
 from talk3d.prior.generator import Generator, composite, load_prior
 
 ANGLES = (-45, -30, -15, 0, 15, 30, 45)
+RANDOM = ((1e-3, 1), (3e-3, 1), (1e-2, 1), (3e-3, 4))
+"""Learning rates of random weights, and how many times the steps they get."""
 CONFIG = PriorBenchConfig(invert=InvertConfig(), tune=TuneConfig())
 """The efforts of `talk3d personalize`."""
 
@@ -162,9 +164,11 @@ def main() -> None:
     w = found.w + found.offsets.mean(0)
     enter("shipped prior", Way(tuned, w.expand(1, prior.profile.num_ws, -1)), began)
     cameras = prior.profile.orbit.pose(yaw[chosen], pitch[chosen])
-    for rate in RANDOM_RATES:
-        began, name = time.process_time(), f"random weights, rate {rate:g}"
-        enter(name, Way(*from_random_weights(prior.profile, views, cameras, CONFIG, rate, 0, told(name))), began)
+    for rate, times in RANDOM:
+        began, name = time.process_time(), f"random weights, rate {rate:g}, {times} times the steps"
+        more = (times - 1) * (CONFIG.invert.steps + CONFIG.tune.steps)
+        config = replace(CONFIG, tune=replace(CONFIG.tune, steps=CONFIG.tune.steps + more))
+        enter(name, Way(*from_random_weights(prior.profile, views, cameras, config, rate, 0, told(name))), began)
     shown = np.linspace(0, len(judged) - 1, len(ANGLES)).astype(int)
     filmed = composite(truth.target, truth.background)
     rows.extend(captioned(as_image(filmed[i]), f"filmed, frame {judged[i]}") for i in shown)
