@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 import talk3d
-from talk3d.bench.prior import PriorBenchConfig, from_random_weights
+from talk3d.bench.prior import PriorBenchConfig, draw, from_random_weights
 from talk3d.capture.build import Capture
 from talk3d.capture.frames import PersonFrames, Views
 from talk3d.capture.mask import hull_mask
@@ -42,24 +42,6 @@ RANDOM = ((1e-3, 1), (3e-3, 1), (1e-2, 1), (3e-3, 4))
 """Learning rates of random weights, and how many times the steps they get."""
 CONFIG = PriorBenchConfig(invert=InvertConfig(), tune=TuneConfig())
 """The efforts of `talk3d personalize`."""
-
-
-@dataclass(frozen=True)
-class Way:
-    """Somebody who draws the person from any side."""
-
-    generator: Generator
-    ws: Tensor
-
-    @torch.no_grad()
-    def __call__(self, yaw: Tensor, pitch: Tensor) -> Tensor:
-        """Premultiplied colour and alpha, [B, 4, S, S]."""
-        orbit, drawn = self.generator.profile.orbit, []
-        planes = self.generator.planes(self.ws)
-        for camera in orbit.pose(yaw, pitch):
-            raw = self.generator.render(planes, camera[None], orbit.intrinsics()[None], deterministic=True)
-            drawn.append(self.generator.superresolve(raw.features, raw.rgb, raw.alpha, self.ws))
-        return torch.cat(drawn)
 
 
 @dataclass(frozen=True)
@@ -128,18 +110,18 @@ def main() -> None:
 
     results: dict[str, dict[str, object]] = {}
     rows: list[np.ndarray] = []
+    shown = np.linspace(0, len(judged) - 1, len(ANGLES)).astype(int)
 
-    def enter(name: str, way: Way, began: float) -> None:
-        drawn = composite(way(yaw[judged], pitch[judged]), truth.background)
+    def enter(name: str, generator: Generator, ws: Tensor, began: float) -> None:
+        drawn = composite(draw(generator, ws, yaw[judged], pitch[judged])[0], truth.background)
         around = torch.tensor(ANGLES).float().deg2rad()
         plain = torch.full((len(ANGLES), 3, size, size), 0.2)
-        circle = composite(way(around, torch.full_like(around, float(pitch[chosen].mean()))), plain)
+        circle = composite(draw(generator, ws, around, torch.full_like(around, float(pitch[chosen].mean())))[0], plain)
         alike = [round(judge.likeness(picture[None]), 3) for picture in circle]
         results[name] = judge.scores(drawn) | {"likeness by angle": dict(zip(map(str, ANGLES), alike, strict=True))}
         results[name]["core_seconds"] = round(time.process_time() - began)
         print(name, json.dumps(results[name]), flush=True)
         rows.extend(captioned(as_image(p), f"{name}, {a}") for p, a in zip(circle, ANGLES, strict=True))
-        shown = np.linspace(0, len(judged) - 1, len(ANGLES)).astype(int)
         rows.extend(
             captioned(as_image(drawn[i]), f"frame {judged[i]}, {np.degrees(capture.yaw[judged[i]]):.0f}") for i in shown
         )
@@ -162,14 +144,13 @@ def main() -> None:
     found = invert(prior.generator, views, yaw[chosen], pitch[chosen], CONFIG.invert, lambda i, n: say(i / n / 3))
     tuned = tune(prior.generator, views, found, CONFIG.tune, lambda i, n: say((1 + 2 * i / n) / 3))
     w = found.w + found.offsets.mean(0)
-    enter("shipped prior", Way(tuned, w.expand(1, prior.profile.num_ws, -1)), began)
+    enter("shipped prior", tuned, w.expand(1, prior.profile.num_ws, -1), began)
     cameras = prior.profile.orbit.pose(yaw[chosen], pitch[chosen])
     for rate, times in RANDOM:
         began, name = time.process_time(), f"random weights, rate {rate:g}, {times} times the steps"
         more = (times - 1) * (CONFIG.invert.steps + CONFIG.tune.steps)
         config = replace(CONFIG, tune=replace(CONFIG.tune, steps=CONFIG.tune.steps + more))
-        enter(name, Way(*from_random_weights(prior.profile, views, cameras, config, rate, 0, told(name))), began)
-    shown = np.linspace(0, len(judged) - 1, len(ANGLES)).astype(int)
+        enter(name, *from_random_weights(prior.profile, views, cameras, config, rate, 0, told(name)), began)
     filmed = composite(truth.target, truth.background)
     rows.extend(captioned(as_image(filmed[i]), f"filmed, frame {judged[i]}") for i in shown)
     write_png(options.output / "sheet.png", in_rows(rows, len(ANGLES)))

@@ -120,7 +120,7 @@ def test_a_folder_of_something_else_is_left_alone(pack: HeadPack, tiny_prior: Lo
 def test_what_is_judged_is_what_the_generator_draws_from_there(pack: HeadPack, generator: Generator) -> None:
     truth = unseen_head(unseen_parameters(0, pack), VIEWS[:3], pack, generator)
     ws, orbit = generator.map(torch.zeros(1, 12)), generator.profile.orbit
-    images, depth = draw(generator, ws, truth)
+    images, depth = draw(generator, ws, truth.yaw, truth.pitch)
     for view, (yaw, pitch) in enumerate(VIEWS[:3]):
         camera = orbit.pose(torch.tensor([yaw]).float().deg2rad(), torch.tensor([pitch]).float().deg2rad())
         alone = generator(ws, camera, orbit.intrinsics()[None])

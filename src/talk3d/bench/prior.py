@@ -107,13 +107,13 @@ def as_views(truth: Truth, seed: int) -> Views:
 
 @torch.no_grad()
 def draw(
-    generator: Generator, ws: Float[Tensor, "one layers w"], truth: Truth
+    generator: Generator, ws: Float[Tensor, "one layers w"], yaw: Float[Tensor, " views"], pitch: Float[Tensor, " views"]
 ) -> tuple[Float[Tensor, "views 4 size size"], Float[Tensor, "views 1 raw raw"]]:
-    """The generator's pictures of a head from the views of the truth, and their depth."""
+    """The generator's pictures of a head from these angles (radians), and their depth."""
     profile = generator.profile
     planes = generator.planes(ws)
     images, depths = [], []
-    for camera in profile.orbit.pose(truth.yaw, truth.pitch):
+    for camera in profile.orbit.pose(yaw, pitch):
         raw = generator.render(planes, camera[None], profile.orbit.intrinsics()[None], deterministic=True)
         images.append(generator.superresolve(raw.features, raw.rgb, raw.alpha, ws))
         depths.append(raw.depth)
@@ -306,11 +306,11 @@ def _judge(
     given = unseen_head(parameters, FIVE if start == "five views" else VIEWS[:1], pack, generator)
     if start == "random weights":
         sides = [index for index, (yaw, _) in enumerate(VIEWS) if abs(yaw) == 45]
-        tries, cameras = [], generator.profile.orbit.pose(given.yaw, given.pitch)
+        tries, views, cameras = [], as_views(given, number), generator.profile.orbit.pose(given.yaw, given.pitch)
         for index, rate in enumerate(RANDOM_RATES):
             found = from_random_weights(
                 generator.profile,
-                as_views(given, number),
+                views,
                 cameras,
                 config,
                 rate,
@@ -331,7 +331,7 @@ def score(
     generator: Generator, ws: Float[Tensor, "1 layers w"], truth: Truth
 ) -> tuple[dict[str, list[float]], Float[Tensor, "views 4 size size"]]:
     """Measures of a head at each view, and the pictures."""
-    images, depth = draw(generator, ws, truth)
+    images, depth = draw(generator, ws, truth.yaw, truth.pitch)
     grey = torch.zeros_like(truth.images[:, :3])
     scores = {
         "psnr": psnr_inside(images, truth.images),
