@@ -183,6 +183,8 @@ def reenact(
 ) -> np.ndarray:
     """Frames of a re-enactment; `own` makes the avatar believe that it was trained on the drive."""
     speaker = Speaker(avatar)
+    assert speaker.plate is not None  # with edges: before a plain wall nobody sees where in the picture a head is put
+    speaker.plate = np.random.default_rng(3).integers(0, 255, speaker.plate.shape, np.uint8)
     if own:
         manifest = {**speaker.artifact.manifest, "parents": {**speaker.artifact.parents, "Capture": drive.hash}}
         speaker.artifact = dataclasses.replace(speaker.artifact, manifest=manifest)
