@@ -75,11 +75,6 @@ def without(token: str) -> Change:
     return training(tokens=TokenConfig(tokens=tuple(name for name in NAMES if name != token)))
 
 
-def without_expressions(config: TrainConfig, subject: Subject) -> tuple[TrainConfig, Subject]:
-    """The prior's expressions are not known."""
-    return config, replace(subject, expressions={})
-
-
 @dataclass(frozen=True)
 class Row:
     """One training, and what it differs in."""
@@ -88,24 +83,33 @@ class Row:
     question: str
     """What the row answers."""
     change: Change = unchanged
+    alone: bool = False
+    """Whether the U-Net draws speech alone: the prior's expressions are not known."""
     random: bool = False
     """Whether the subject comes from random weights."""
 
+    def settings(self, config: TrainConfig, subject: Subject) -> tuple[TrainConfig, Subject]:
+        """What the row is trained with, of what the baseline is."""
+        return self.change(config, replace(subject, expressions={}) if self.alone else subject)
+
 
 BASELINES = tuple(Row(f"baseline-{seed}", f"the defaults, seed {seed}", training(seed=seed)) for seed in range(3))
+ALONE = tuple(
+    Row(f"unet-alone-{seed}", f"the U-Net without the prior's expressions, seed {seed}", training(seed=seed), alone=True)
+    for seed in range(2)
+)
 ROWS = (
     *BASELINES,
-    Row("no-audio-token", "does the U-Net need the sound, beside the expressions, which go on hearing it?", without("audio")),
-    Row("no-blink-token", "does the U-Net need the blink, beside the eyes' expression?", without("blink")),
-    Row("no-null-token", "does it need a token for what never changes?", without("null")),
-    Row("no-rotation-token", "does it need to know where the head turns?", without("rotation")),
-    Row("no-landmark-token", "does it need to know where the head is in the picture?", without("landmark")),
-    Row("rollout-off", "must planes see one another?", training(rollout="off")),
-    Row("rollout-official", "does mixing along Talk3D's axes harm, some being wrong?", training(rollout="official")),
-    Row("joint-convolution", "one convolution over all planes, in place of one for each", training(convolution="joint")),
-    Row("random-prior", "what is the prior worth? Compare with no-expressions, as random weights know none", random=True),
-    Row("no-expressions", "what are the prior's expressions worth?", without_expressions),
-    Row("not-told", "what is it worth to be told the true lip shape of most frames?", training(told=0.0)),
+    *ALONE,
+    Row("no-audio-token", "what does the sound tell the U-Net?", without("audio"), alone=True),
+    Row("no-blink-token", "what does the blink tell it?", without("blink"), alone=True),
+    Row("no-null-token", "does it need a token for what never changes?", without("null"), alone=True),
+    Row("no-rotation-token", "does it need to know where the head turns?", without("rotation"), alone=True),
+    Row("no-landmark-token", "does it need to know where the head is in the picture?", without("landmark"), alone=True),
+    Row("rollout-off", "must planes see one another?", training(rollout="off"), alone=True),
+    Row("rollout-official", "does mixing along Talk3D's axes harm? Some are wrong", training(rollout="official"), alone=True),
+    Row("joint-convolution", "one convolution over all planes, not one for each", training(convolution="joint"), alone=True),
+    Row("random-prior", "what is the prior worth? Random weights know no expressions", alone=True, random=True),
     Row("mel", "sound as mel bands only", training(audio=AudioConfig(phones=False, ear=False))),
     Row("mel-phones", "sound as mel bands and phones, without the ear", training(audio=AudioConfig(ear=False))),
     Row("no-structure-loss", "structure 0", weights(structure=0.0)),
@@ -151,7 +155,7 @@ def score_row(row: Row, clip: Clip, folder: Path, config: TrainConfig, say: Call
     """
     capture, subject = Capture.open(clip.capture), load_subject(clip.subject)
     capture.require_hash(subject.capture_hash, "Subject")
-    config, subject = row.change(config, subject)
+    config, subject = row.settings(config, subject)
     avatar, film, run = folder / "avatar.talk3d", folder / "speech.mp4", folder / "run"
     if not avatar.exists():
         times: list[float] = []
@@ -336,13 +340,20 @@ def worth(best: Best, value: float) -> float:
     return {"high": value, "low": -value, "one": -abs(value - 1), "zero": -abs(value)}[best]
 
 
-def verdict(column: Column, value: float, baseline: Sequence[float]) -> str:
-    """How a value stands to the baseline's, of which there must be one of each seed: no difference less than theirs counts."""
-    if column.best is None or len(baseline) < len(BASELINES):
+def verdict(column: Column, value: float, seeds: Sequence[float], others: Sequence[float]) -> str:
+    """How a value stands to those that differ from it in one thing only.
+
+    Args:
+        column: which says what is better.
+        value: of a row.
+        seeds: of the same with nothing changed, one of each seed.
+        others: the same of the other kind of rows. No difference counts that is less than the spread of either.
+    """
+    if column.best is None:
         return ""
-    worths = [worth(column.best, one) for one in baseline]
-    difference = worth(column.best, value) - statistics.mean(worths)
-    if abs(difference) <= max(worths) - min(worths):
+    spreads = [max(worths) - min(worths) for worths in ([worth(column.best, one) for one in some] for some in (seeds, others))]
+    difference = worth(column.best, value) - statistics.mean(worth(column.best, one) for one in seeds)
+    if abs(difference) <= max(spreads):
         return " ≈"
     return " ▲" if difference > 0 else " ▼"
 
@@ -361,25 +372,28 @@ def load_scores(work: Path) -> dict[str, dict[str, dict[str, Any]]]:
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """Of one clip, in Markdown."""
     lines = ["| | " + " | ".join(column.title for column in COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
-    seeds = [rows[row.name]["values"] for row in BASELINES if row.name in rows]
     for row in ROWS:
+        # The rows of the U-Net by itself say, beside the baseline, what expressions are worth.
+        kinds = (ALONE, BASELINES) if row.alone and row not in ALONE else (BASELINES, ALONE)
+        seeds = [[rows[one.name]["values"] for one in kind if one.name in rows] for kind in kinds]
+        judged = row not in BASELINES and [len(found) for found in seeds] == [len(kind) for kind in kinds]
         cells = (
-            [cell(column, rows[row.name], row in BASELINES, seeds) for column in COLUMNS] if row.name in rows else ["not run"]
+            [cell(column, rows[row.name], seeds if judged else []) for column in COLUMNS] if row.name in rows else ["not run"]
         )
         lines.append(f"| {row.name} | " + " | ".join(cells + [""] * (len(COLUMNS) - len(cells))) + " |")
     return "\n".join(lines)
 
 
-def cell(column: Column, scores: Mapping[str, Any], is_baseline: bool, seeds: Sequence[Mapping[str, Any]]) -> str:
-    """A number with its interval and how it stands to the baseline; a dash for what could not be measured."""
+def cell(column: Column, scores: Mapping[str, Any], seeds: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+    """A number with its interval and how it stands to both kinds of seeds, if any; a dash for what could not be measured."""
     value = scores["values"].get(column.key)
     if value is None:
         return "-"
     text = f"{value:,.{column.digits}f}"
     if interval := scores["intervals"].get(column.key):
         text += " [{:.{d}f}, {:.{d}f}]".format(*interval, d=column.digits)
-    baseline = [one[column.key] for one in seeds if one.get(column.key) is not None]
-    return text if is_baseline else text + verdict(column, value, baseline)
+    known = [[one[column.key] for one in found if one.get(column.key) is not None] for found in seeds]
+    return text + verdict(column, value, *known) if known and all(known) else text
 
 
 def document(facts: Mapping[str, Any], scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
@@ -453,14 +467,17 @@ remake it; the JSON file beside it holds all settings and numbers.
 blinks of those frames, and `talk3d evaluate` scored it. So all columns from the PSNR to the flicker rest on test frames,
 and **nothing may be chosen by them**, neither a loss nor any other setting. For choices there are the two validation
 columns (less is better). They rest on the end of the training part, which no row learns from, and come from the log of
-the training: six frames of it are drawn eight times, and the best state of the second half is kept and reported. That
+the training: twelve frames of it are drawn four times, and the best state of the second half is kept and reported. That
 makes them a little too good, for every row alike. A usual training of so short a clip withholds nothing. The weights of
 losses that are off by default were fixed before any row was trained, by the size of the terms.
 
-**How to read it.** The baseline has three seeds. ≈ is a difference from their mean within spread, that is no larger than
-the largest of the three less the smallest: it says nothing. ▲ is better and ▼ is worse by more than that. All other rows
-have one seed, three seeds make a rough spread, and there are many cells, so that some marks come by chance: a single one
-ranks nothing. {steps} steps are few; what learns slowly may be worth more in a longer training. In brackets: where 95 of
+**How to read it.** The prior's expressions draw a mouth from the first step, and a U-Net beside them has little to say
+in so few. So what the U-Net is made of is judged without them: the rows of tokens, roll-out, convolutions and the random
+prior differ from `unet-alone` in one thing, all other rows from `baseline`. Three seeds of the one and two of the other
+say how much chance does. ≈ is a difference from their mean within spread, that is no larger than the largest of the seeds
+less the smallest, for either kind: it says nothing. ▲ is better and ▼ is worse by more than that. All other rows have one
+seed, so few seeds make a rough spread, and there are many cells, so that some marks come by chance: a single one ranks
+nothing. {steps} steps are few; what learns slowly may be worth more in a longer training. In brackets: where 95 of
 100 such films would have the correlation.
 
 **Made by** commit {commits} on {machines}. Core-seconds are of the process's own clock, validation included: other

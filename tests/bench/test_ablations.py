@@ -79,7 +79,7 @@ def test_every_row_differs_from_the_baseline_in_something_of_its_own(tiny_subjec
     subject = dataclasses.replace(tiny_subject, expressions=dict(tiny_subject.expressions))
     made = []
     for one in ablations.ROWS:
-        config, changed = one.change(base, subject)
+        config, changed = one.settings(base, subject)
         made.append((json.dumps(dataclasses.asdict(config)), tuple(changed.expressions), one.random))
     assert len(set(made)) == len(ablations.ROWS)
     assert made[0] == (json.dumps(dataclasses.asdict(base)), tuple(subject.expressions), False)
@@ -90,7 +90,7 @@ def test_every_loss_but_the_picture_is_switched(tiny_subject):
     defaults = dataclasses.asdict(LossWeights())
     switched = set()
     for one in ablations.ROWS:
-        config, _ = one.change(TrainConfig(), tiny_subject)
+        config, _ = one.settings(TrainConfig(), tiny_subject)
         changed = {name for name, value in dataclasses.asdict(config.weights).items() if bool(value) != bool(defaults[name])}
         assert config.weights == LossWeights() or changed
         switched |= changed
@@ -215,15 +215,25 @@ def test_validation_is_that_of_the_kept_state(tmp_path):
 def test_differences_within_the_spread_of_the_seeds_are_marked():
     rows = seeds(25.0, 25.4, 25.2, flicker=(1.1, 0.9, 1.3), mouth_distance=(2.0, 2.1, 2.2), parameters=(1e6,) * 3)
     rows["mel"] = scores(psnr_face=25.55, flicker=0.5, mouth_distance=1.8, parameters=2e6)
-    rows["not-told"] = scores(psnr_face=25.7, flicker=1.05, mouth_distance=2.4, parameters=1e6)
+    rows |= {f"unet-alone-{seed}": scores(psnr_face=20.0, flicker=1.0, mouth_distance=3.0) for seed in range(2)}
+    rows["no-lips-loss"] = scores(psnr_face=25.7, flicker=1.05, mouth_distance=2.4, parameters=1e6)
     table = ablations.table(rows)
-    better, other = cells(table, "mel"), cells(table, "not-told")
+    better, other = cells(table, "mel"), cells(table, "no-lips-loss")
     assert (better["PSNR, face (dB)"], other["PSNR, face (dB)"]) == ("25.55 ≈", "25.70 ▲")
     # As much too little as too much is as bad; the baseline's are 0.1, 0.1 and 0.3 off.
     assert (better["Flicker, of the truth's"], other["Flicker, of the truth's"]) == ("0.50 ▼", "1.05 ≈")
     assert (better["Lip distance (LMD) (px)"], other["Lip distance (LMD) (px)"]) == ("1.80 ▲", "2.40 ▼")
     assert better["parameters"] == "2,000,000"
     assert cells(table, "baseline-1")["PSNR, face (dB)"] == "25.40"
+
+
+def test_parts_of_the_unet_are_judged_by_the_unet_alone():
+    """And it by the baseline. The spread that counts is the wider one of both kinds."""
+    rows = seeds(25.0, 25.4, 25.2) | {"unet-alone-0": scores(psnr_face=23.0), "unet-alone-1": scores(psnr_face=23.2)}
+    rows |= {"no-audio-token": scores(psnr_face=22.6), "rollout-off": scores(psnr_face=22.8), "mel": scores(psnr_face=24.0)}
+    names = ("unet-alone-0", "no-audio-token", "rollout-off", "mel")
+    found = [cells(ablations.table(rows), name)["PSNR, face (dB)"] for name in names]
+    assert found == ["23.00 ▼", "22.60 ▼", "22.80 ≈", "24.00 ▼"]
 
 
 def test_nothing_is_marked_before_all_seeds_are_there():
@@ -275,16 +285,16 @@ def test_rows_are_trained_and_scored(tiny_subject, tiny_capture, tmp_path, monke
     monkeypatch.setattr(placing, "FEWEST", 6)  # the tiny capture's test part
     given = [str(tiny_capture.root), str(subject)]
     words = ["--work", str(tmp_path / "work"), "--steps", "2", "--output", str(tmp_path / "table.md")]
-    words += ["--synthetic", *given, "--real", *given, "--only", "no-expressions", "random-prior"]
+    words += ["--synthetic", *given, "--real", *given, "--only", "unet-alone-0", "random-prior"]
     ablations.main(words)
     found = ablations.load_scores(tmp_path / "work")
     for clip in ablations.CLIPS:
-        assert found[clip].keys() == {"no-expressions"}, "nobody gave a random prior"
-        made = found[clip]["no-expressions"]
+        assert found[clip].keys() == {"unet-alone-0"}, "nobody gave a random prior"
+        made = found[clip]["unet-alone-0"]
         assert (made["train"]["steps"], made["train"]["listen_steps"]) == (2, 2)
         assert made["frames"] == list(tiny_capture.test)
         assert all(made["values"][name] > 0 for name in ("psnr", "val_score", "val_mouth", "core_seconds", "parameters"))
     assert "48 frames learnt from, 12 withheld, 6 tested" in (tmp_path / "table.md").read_text()
     # Nothing of the training is kept but its log.
-    run = tmp_path / "work" / "no-expressions" / "real" / "run"
+    run = tmp_path / "work" / "unet-alone-0" / "real" / "run"
     assert {path.name for path in run.iterdir()} == {"log.jsonl", "preview.png"}

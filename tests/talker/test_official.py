@@ -124,7 +124,7 @@ def test_filters_that_differ_are_refused(checkpoint: Talk3DCheckpoint) -> None:
 # The config in an avatar's manifest.
 
 
-def test_an_older_avatar_means_the_defaults() -> None:
+def test_an_older_avatar_means_what_was_usual_then() -> None:
     """What it was written with before there was a choice."""
     fields = {
         "audio": {"bands": 40, "columns": 32, "hop": 160, "window": 400, "fft": 512, "low": 60.0, "high": 7600.0,
@@ -134,7 +134,8 @@ def test_an_older_avatar_means_the_defaults() -> None:
                  "token_width": 64},
         "expressions": ["jawOpen"],
     }  # fmt: skip
-    assert DeltaConfig.from_json(fields) == DeltaConfig(AudioConfig(ear=False), TokenConfig(), UNetConfig(), ("jawOpen",))
+    unet = UNetConfig(slope=0.01)
+    assert DeltaConfig.from_json(fields) == DeltaConfig(AudioConfig(ear=False), TokenConfig(), unet, ("jawOpen",))
 
 
 @pytest.mark.parametrize("config", [SMALL, DeltaConfig(AudioConfig(), TokenConfig(tokens=("audio",)), UNetConfig(), ())])

@@ -8,6 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from talk3d.render.reference import sample_planes
+from talk3d.talker.train import TrainConfig
 from talk3d.talker.unet import (
     OFFICIAL,
     AttentionUNet,
@@ -105,6 +106,36 @@ def test_the_network_equals_its_description(awake: AttentionUNet) -> None:
     x = awake._up(awake.up3(roll_out(x)))
     expected = awake.out(x.flatten(1, 2)).unflatten(1, (3, -1))
     torch.testing.assert_close(awake(planes, tokens), expected, atol=1e-5, rtol=1e-4)
+
+
+def spread_left(slope: float, rate: float) -> float:
+    """How much samples still differ behind the path up after 100 steps whose targets no token tells, of how much they did."""
+    torch.manual_seed(0)
+    config = UNetConfig(
+        plane_channels=4, plane_size=32, down=(8, 16, 24), up=(16, 8, 4), heads=2, token_width=16, slope=slope
+    )  # fmt: skip
+    unet, planes, target = AttentionUNet(config), torch.randn(1, 3, 4, 32, 32), torch.randn(1, 3, 4, 32, 32)
+    seen = torch.randn(8, 5, 16)
+    passed: list[torch.Tensor] = []
+    unet.up3.register_forward_hook(lambda module, given, made: passed.append(made.detach()))
+
+    def spread() -> float:
+        unet(planes, seen)
+        return float(passed[-1].std(0).mean())
+
+    before, optimizer = spread(), torch.optim.Adam(unet.parameters(), rate, (0.9, 0.99))
+    for _ in range(100):
+        optimizer.zero_grad()
+        (unet(planes, torch.randn(4, 5, 16)) - target - 2 * torch.randn(4, 3, 4, 32, 32)).square().mean().backward()
+        optimizer.step()
+    return spread() / before
+
+
+def test_what_tokens_say_gets_through_even_when_training_has_nothing_to_teach() -> None:
+    """Else the U-Net is asleep by the time when there is something, and no gradient wakes it. The canary did."""
+    rate = TrainConfig().unet_learning_rate
+    assert spread_left(UNetConfig().slope, rate) > 0.25
+    assert spread_left(0.01, 2e-3) < 0.15
 
 
 # The choices of the config.
@@ -370,7 +401,7 @@ def test_split_convolutions_equal_three_separate_ones() -> None:
             assert conv.bias is not None
             y = torch.nn.functional.conv2d(y, conv.weight[own], conv.bias[own], padding=1)
             y = torch.nn.functional.group_norm(y, 4, norm.weight[own], norm.bias[own])
-            y = torch.nn.functional.leaky_relu(y, 0.01)
+            y = torch.nn.functional.leaky_relu(y, 0.2)
         torch.testing.assert_close(out[:, plane], y, atol=1e-5, rtol=1e-4)
 
 

@@ -23,7 +23,6 @@ from ..prior.generator import Picture
 from ..render.rays import generate_rays
 from ..render.reference import PLANE_AXES, PlaneAxes, RenderOptions, lookup_planes
 from ..talker.speak import BATCH, Motion, Speaker
-from ..talker.tokens import Conditions
 
 AXES = "xyz"
 CELL, LABEL, BAR, HEADER = 208, 120, 96, 44
@@ -67,8 +66,7 @@ def token_shares(
 ) -> Float[Tensor, "batch 3 tokens side side"]:
     """Shares of attention, means over heads and blocks; of several null tokens the sum."""
     network = speaker.network
-    conditions = Conditions(network.encoder.hear(audio), motion.blink, rotation=motion.rotation, landmark=motion.landmark)
-    shares = network.unet.attention(speaker.trunk, network.encoder(conditions)).mean(0)
+    shares = network.unet.attention(speaker.trunk, network.encoder(speaker.conditions(audio, motion))).mean(0)
     config = network.config.tokens
     vectors = [config.null_tokens if name == "null" else 1 for name in config.tokens]
     return torch.stack([some.sum(2) for some in shares.split(vectors, 2)], 2)

@@ -14,9 +14,9 @@ import copy
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -47,8 +47,9 @@ from ..partials import refuse_existing, write_whole, writing_folder
 from ..pictures import Image, in_rows, write_png
 from ..talker.audio import SAMPLES_PER_FRAME, Loudness, frame_windows
 from ..talker.clip import audio_neighbourhood
-from ..talker.speak import BATCH, Motion, Speaker
+from ..talker.speak import BATCH, Speaker
 from .attention import Attention, attend, attention_sheet, plane_names
+from .exchange import EXCHANGES, Drive, Exchange, Ways, ways
 
 FEWEST = 8
 """Frames that ranges and percentiles can be read off at least."""
@@ -57,58 +58,6 @@ SHOWN = 6
 CELL = 160
 """Their side there, pixels."""
 FILMED = "as filmed"
-
-
-@dataclass(frozen=True)
-class Drive:
-    """All that drives the frames of a film."""
-
-    heard: Float[Tensor, "frames windows channels columns"]
-    """What is heard around each frame."""
-    motion: Motion
-
-    def __getitem__(self, index: Tensor) -> Drive:
-        return Drive(self.heard[index], self.motion[index])
-
-    def __len__(self) -> int:
-        return len(self.motion)
-
-    def told_as(self, other: Drive) -> bool:
-        """Whether both tell an avatar the same."""
-        mine, others = ((drive.heard, *vars(drive.motion).values()) for drive in (self, other))
-        return all(torch.equal(a, b) for a, b in zip(mine, others, strict=True))
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """One condition is replaced."""
-
-    title: str
-    token: Literal["audio", "blink", "rotation", "landmark"]
-    """The token through which the condition is told."""
-    of: Callable[[Drive], Drive]
-
-
-def rolled(values: Tensor) -> Tensor:
-    """Each frame gets what belongs to the frame half the film away."""
-    return values.roll(len(values) // 2, 0)
-
-
-def _exchanged(drive: Drive, **conditions: Tensor) -> Drive:
-    return replace(drive, motion=replace(drive.motion, **conditions))
-
-
-EXCHANGES = {
-    "sound": Exchange("sound of another stretch", "audio", lambda d: replace(d, heard=rolled(d.heard))),
-    "blink": Exchange("blinks of other frames", "blink", lambda d: _exchanged(d, blink=rolled(d.motion.blink))),
-    "blink inverted": Exchange("eyes told to do the opposite", "blink", lambda d: _exchanged(d, blink=1 - d.motion.blink)),
-    "rotation": Exchange(
-        "rotation token of other frames, same camera", "rotation", lambda d: _exchanged(d, rotation=rolled(d.motion.rotation))
-    ),
-    "landmark": Exchange(
-        "landmark token of other frames, same crop", "landmark", lambda d: _exchanged(d, landmark=rolled(d.motion.landmark))
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -384,6 +333,8 @@ class Report:
     """What `bench_tokens` finds out."""
 
     measured: Measured
+    ways: dict[str, Ways]
+    """By the names of the exchanges."""
     attention: Attention
     missing: list[str]
     """What was not measured, and why."""
@@ -431,10 +382,12 @@ def bench_tokens(
     # Sound and blinks also play the expressions, whether there are tokens of them or not.
     exchanges = {n: e for n, e in EXCHANGES.items() if e.token in tokens or e.token in ("audio", "blink")}
     measured = measure(drawing(speaker), drive, exchanges, lambda part: progress("drawing", part))
+    through = ways(speaker, drive, exchanges, lambda part: progress("ways", part))
     chosen = [("mouth at its widest", measured.widest, None), ("eyes told to close", int(drive.motion.blink.argmax()), 1.0)]
     attention = attend(speaker, drive.heard, drive.motion, chosen, lambda part: progress("attention", part))
     report = Report(
         measured,
+        through,
         attention,
         _missing(measured, drive, [name for name in EXCHANGES if name not in exchanges]),
         {
@@ -484,6 +437,7 @@ def as_json(report: Report) -> dict[str, Any]:
     return _known(
         {
             "effects": {name: asdict(effect) for name, effect in measured.effects.items()},
+            "ways": {name: asdict(way) for name, way in report.ways.items()},
             "ranges": measured.ranges,
             "targets": [asdict(target) | {"kept": measured.kept(target)} for target in TARGETS],
             "attention": shares,
@@ -530,8 +484,18 @@ def table(report: Report) -> str:
             lines.append(f"  {words:18}" + "".join(f"{_number(read(effect.moved[feature])):>10}  " for feature in FEATURES))
     ranges = "".join(f"{measured.ranges[feature]:>10.3g}  " for feature in FEATURES)
     lines.append(f"{'its own range':20}" + ranges + ", ".join(feature.unit for feature in FEATURES.values()))
-    lines.append("Means over frames; the background in levels of 255. A mark shows whether a target is kept:")
+    lines.append("Means over frames; the background in levels of 255.")
+    lines += [f"{name:20}{words}" for name, words in _ways(report)]
+    lines.append("A mark shows whether a target is kept:")
     return "\n".join([*lines, *_targets(measured), *report.missing])
+
+
+def _ways(report: Report) -> list[tuple[str, str]]:
+    """Each exchange and its ways in words."""
+    return [
+        (name, f"{way.unet:.2f} levels through the U-Net, {way.expressions:.2f} through expressions")
+        for name, way in report.ways.items()
+    ]
 
 
 def _of_the_tracker(moved: Moved) -> float:
@@ -577,6 +541,9 @@ far the same moves in the film as it was filmed (5th to 95th percentile): the me
 Below stands what the tracker makes of it without the avatar's doing: “noise” of one grey level, and “tracker” where all but the
 measured region was exchanged. What a mean has beyond these is the avatar's.</p>
 <table>{"".join(rows)}</table>
+<h2>Ways</h2><p>Sound and blinks reach the planes through the tokens of the attention U-Net, and by playing the prior's
+expressions. How much does the person's picture change if only one of both is told of the exchange?</p>
+{page.bullets([f"{EXCHANGES[name].title}: {words}" for name, words in _ways(report)], "ways")}
 <h2>Targets</h2><p>Of the means, with what the tracker adds to them.</p>{page.bullets(_targets(measured), "targets")}
 {"<h3>Not measured</h3>" + page.bullets(report.missing, "missing") if report.missing else ""}
 <h2>As filmed and exchanged</h2>

@@ -213,11 +213,17 @@ class Speaker:
             motion: the head's pose, blink and place in the source picture.
             lips: how far the mouth moves, of what the sound asks for.
         """
+        return self.planes + self.network(self.trunk, self.conditions(audio, motion, lips))
+
+    @torch.inference_mode()
+    def conditions(
+        self, audio: Float[Tensor, "batch windows channels columns"], motion: Motion, lips: float = 1.0
+    ) -> Conditions:
+        """What the network is told; see `move`."""
         code = self.network.encoder.hear(audio)
         if lips != 1:
             code = self.network.encoder.exaggerate(code, lips)
-        conditions = Conditions(code, motion.blink, rotation=motion.rotation, landmark=motion.landmark)
-        return self.planes + self.network(self.trunk, conditions)
+        return Conditions(code, motion.blink, rotation=motion.rotation, landmark=motion.landmark)
 
     @torch.inference_mode()
     def look(

@@ -121,6 +121,11 @@ class SinusoidalMLP(nn.Module):
             nn.Linear(inputs * (1 + 2 * octaves), width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(),
             nn.Linear(width, width),
         )  # fmt: skip
+        # Usual first weights and biases let the numbers fade to a ripple on a constant vector, which attention cannot hear.
+        for layer in self.dense:
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_normal_(layer.weight)
+                nn.init.zeros_(layer.bias)
 
     def forward(self, values: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch width"]:
         return self.dense(self.embed(values))

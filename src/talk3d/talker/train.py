@@ -58,6 +58,9 @@ class TrainConfig:
     run, or one that was interrupted, comes out alike but not bit for bit, as it does with `steps` (on a CPU)."""
     frames_per_step: int = 4
     learning_rate: float = 2e-3
+    """Of what encodes tokens, and of what says how much of each expression they play."""
+    unet_learning_rate: float = 5e-4
+    """Of the U-Net but for its constant part: at four times that rate it learns to say nothing."""
     constant_learning_rate: float = 1e-2
     """Of the part of the delta planes that is the same for all frames."""
     modes_learning_rate: float = 5e-4
@@ -175,6 +178,7 @@ def train_talker(
     superres = list(generator.superresolution.parameters())
     corrections = CameraCorrections(stop - start).to(device)
     special = {
+        "unet": [parameter for parameter in unet.parameters() if parameter is not unet.constant],
         "constant": [unet.constant],
         "modes": [network.modes.planes],
         "listening": listening_parameters(encoder),
@@ -221,6 +225,7 @@ def train_talker(
         tuning = part >= config.superres_from
         rates = {
             "network": config.learning_rate * min(1.0, (step + 1) / 50),
+            "unet": config.unet_learning_rate * min(1.0, (step + 1) / 50),
             "constant": config.constant_learning_rate,
             "modes": config.modes_learning_rate,
             # The encoder can already hear; at full speed the still wandering network would make it forget.
@@ -268,7 +273,7 @@ def train_talker(
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         finish_gradients((parameter for group in groups.values() for parameter in group), workers)
-        torch.nn.utils.clip_grad_norm_(groups["network"], 1.0)
+        torch.nn.utils.clip_grad_norm_(groups["network"] + groups["unet"], 1.0)
         optimizer.step()
         if objective.discriminator is not None:
             judged = objective.discriminator_losses(made)

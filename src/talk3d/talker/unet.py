@@ -52,6 +52,9 @@ class UNetConfig:
     normalisation: Literal["group", "batch"] = "group"
     """`group`: over four groups of channels a plane on the path down, nowhere on the path up. `batch`: over the batch, on
     both."""
+    slope: float = 0.2
+    """Of leaky ReLUs on their negative side. Without a normalisation on the path up its units drift to that side, and at
+    Talk3D's slope of 0.01 neither what tokens say nor a gradient gets through them any more."""
     ending: Literal["plain", "block"] = "plain"
     """What makes the delta. `plain`: a convolution behind the path up, and a part that no token changes. `block`: the path up
     itself, whose last convolution starts at zero."""
@@ -71,6 +74,7 @@ OFFICIAL = UNetConfig(
     up=(128, 64, 32),
     rollout="official",
     normalisation="batch",
+    slope=0.01,
     ending="block",
     position="space",
     bottom_groups=32,
@@ -138,9 +142,15 @@ class SplitConv(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, normalisation: Normalisation = "group", convolution: Convolution = "split"
+        self,
+        inputs: int,
+        outputs: int,
+        normalisation: Normalisation = "group",
+        convolution: Convolution = "split",
+        slope: float = UNetConfig.slope,
     ) -> None:
         super().__init__()
+        self.slope = slope
         groups = 3 if convolution == "split" else 1
         self.conv0 = nn.Conv2d(3 * inputs, 3 * outputs, 3, padding=1, groups=groups)
         self.norm0 = _normalisation(normalisation, 3 * outputs)
@@ -148,12 +158,12 @@ class SplitConv(nn.Module):
         self.norm1 = _normalisation(normalisation, 3 * outputs)
         if normalisation == "none":
             for conv in (self.conv0, self.conv1):
-                nn.init.kaiming_normal_(conv.weight, a=0.01)
+                nn.init.kaiming_normal_(conv.weight, a=slope)
 
     def forward(self, planes: Planes) -> Float[Tensor, "batch 3 outputs height width"]:
         x = planes.flatten(1, 2)
-        x = F.leaky_relu(self.norm0(self.conv0(x)), 0.01)
-        x = F.leaky_relu(self.norm1(self.conv1(x)), 0.01)
+        x = F.leaky_relu(self.norm0(self.conv0(x)), self.slope)
+        x = F.leaky_relu(self.norm1(self.conv1(x)), self.slope)
         return x.unflatten(1, (3, -1))
 
 
@@ -281,9 +291,9 @@ class AttentionUNet(nn.Module):
         u1, u2, u3 = config.up
         assert (u1, u2) == (d2, d1), "the up path is added to the down path"
         self.register_buffer("filter", fir_filter())
-        self.down1 = SplitConv(3 * channels, d1, config.normalisation, config.convolution)
-        self.down2 = SplitConv(3 * d1, d2, config.normalisation, config.convolution)
-        self.down3 = SplitConv(3 * d2, d3, config.normalisation, config.convolution)
+        self.down1 = SplitConv(3 * channels, d1, config.normalisation, config.convolution, config.slope)
+        self.down2 = SplitConv(3 * d1, d2, config.normalisation, config.convolution, config.slope)
+        self.down3 = SplitConv(3 * d2, d3, config.normalisation, config.convolution, config.slope)
         self.norm = nn.GroupNorm(3 * config.bottom_groups, 3 * d3, eps=1e-5)
         self.project = PlaneLinear(d3, d3)
         codes = {"plane": _plane_positions, "space": _space_positions}
@@ -294,9 +304,9 @@ class AttentionUNet(nn.Module):
         )
         # A token shifts the stream alike everywhere, and normalising over positions would take just that away again.
         normalisation: Normalisation = "none" if config.normalisation == "group" else config.normalisation
-        self.up1 = SplitConv(3 * d3, u1, normalisation, config.convolution)
-        self.up2 = SplitConv(3 * u1, u2, normalisation, config.convolution)
-        self.up3 = SplitConv(3 * u2, u3, normalisation, config.convolution)
+        self.up1 = SplitConv(3 * d3, u1, normalisation, config.convolution, config.slope)
+        self.up2 = SplitConv(3 * u1, u2, normalisation, config.convolution, config.slope)
+        self.up3 = SplitConv(3 * u2, u3, normalisation, config.convolution, config.slope)
         if config.ending == "plain":
             # An activation at the end would make the delta one-sided, a normalisation would undo the zero.
             groups = 3 if config.convolution == "split" else 1

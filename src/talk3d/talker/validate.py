@@ -25,10 +25,11 @@ from .gaze import draw_outlines, lip_outlines
 
 SLICE = 200
 """Frames that are held out: eight seconds hold nearly every sound of a language."""
-DRAWN = 6
+DRAWN = 12
 """Frames that are drawn, evenly spread over the slice."""
-TIMES = 8
-"""How often a training is validated, the last time at its end."""
+TIMES = 4
+"""How often a training is validated, the last time at its end. The more states there are to choose from and the fewer frames
+judge them, the more the best one owes to luck."""
 STRUCTURE, MOUTH = 0.4, 10.0
 """What the score weighs these by, whatever the training does, so that trainings can be compared."""
 
@@ -45,7 +46,7 @@ def spread_over(start: int, stop: int) -> Int[np.ndarray, " drawn"]:
 
 
 def is_due(before: float, now: float) -> bool:
-    """Whether an eighth of the training was completed between these parts of it (0..1).
+    """Whether a quarter of the training was completed between these parts of it (0..1).
 
     By parts and not by the clock: which states are compared must not depend on interruptions.
     """
