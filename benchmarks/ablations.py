@@ -37,9 +37,10 @@ from talk3d.partials import write_whole
 from talk3d.prior.subject import Subject, load_subject
 from talk3d.runs import LOG
 from talk3d.talker.audio import AudioConfig
+from talk3d.talker.config import TrainConfig
 from talk3d.talker.speak import SpeakConfig, Speaker, save_avatar, speak
 from talk3d.talker.tokens import NAMES, TokenConfig
-from talk3d.talker.train import TrainConfig, finish_run, train_talker
+from talk3d.talker.train import finish_run, train_talker
 from talk3d.talker.validate import held_out
 
 ROOT = Path(__file__).parents[1]

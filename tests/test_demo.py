@@ -17,7 +17,7 @@ from talk3d.personalize.invert import InvertConfig
 from talk3d.personalize.subject import PersonalizeConfig
 from talk3d.personalize.tune import TuneConfig
 from talk3d.prior.generator import Generator, load_prior, save_prior
-from talk3d.talker.train import TrainConfig
+from talk3d.talker.config import TrainConfig
 from talk3d.video import probe, read_frames
 from tests.conftest import TINY
 

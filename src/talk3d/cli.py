@@ -196,9 +196,10 @@ def train(
     from .partials import refuse_existing
     from .prior.subject import load_subject
     from .runs import join
+    from .talker.config import TrainConfig
     from .talker.objective import LossWeights
     from .talker.speak import Speaker, save_avatar
-    from .talker.train import TrainConfig, finish_run, frames_note, run_folder, train_talker
+    from .talker.train import finish_run, frames_note, run_folder, train_talker
 
     refuse_existing(output, overwrite)
     weights = LossWeights.parse(loss)
@@ -633,7 +634,7 @@ def bench_truth(
     """
     from .bench import truth as bench
     from .prior.generator import load_prior
-    from .talker.train import TrainConfig
+    from .talker.config import TrainConfig
 
     films = pack or shipped("truth")
     names = list(subjects) or bench.people_of(films)

@@ -16,8 +16,8 @@ from .evaluate.report import evaluate
 from .personalize.subject import PersonalizeConfig
 from .prior.generator import load_prior
 from .talker.audio import RATE
+from .talker.config import TrainConfig
 from .talker.speak import Camera, SpeakConfig, Speaker, speak
-from .talker.train import TrainConfig
 from .video import VideoWriter, read_audio, read_frames
 
 ASSETS = Path(__file__).parent / "assets"

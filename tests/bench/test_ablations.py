@@ -13,8 +13,8 @@ import pytest
 from talk3d.evaluate import placing
 from talk3d.prior.subject import save_subject
 from talk3d.talker import validate
+from talk3d.talker.config import TrainConfig
 from talk3d.talker.objective import LossWeights
-from talk3d.talker.train import TrainConfig
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "ablations.py"
 

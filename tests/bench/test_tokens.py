@@ -36,8 +36,9 @@ from talk3d.errors import ArtifactError, ConfigError, NoFaceError, OutputExistsE
 from talk3d.evaluate.follow import RIGID
 from talk3d.prior.subject import Subject
 from talk3d.render.reference import RenderOptions, project_points
+from talk3d.talker.config import TrainConfig
 from talk3d.talker.speak import Motion, Speaker, save_avatar
-from talk3d.talker.train import TrainConfig, train_talker
+from talk3d.talker.train import train_talker
 
 SIZE, COUNT = 64, 26
 MOUTH, EYES, HEAD = (slice(44, 52), slice(24, 40)), (slice(20, 28), slice(12, 52)), (slice(2, 6), slice(2, 6))

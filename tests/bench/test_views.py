@@ -41,8 +41,9 @@ from talk3d.errors import ArtifactError, MediaError, OutputExistsError
 from talk3d.heads.model import SCALE
 from talk3d.prior.generator import LoadedPrior, load_prior
 from talk3d.prior.subject import Subject
+from talk3d.talker.config import TrainConfig
 from talk3d.talker.speak import Speaker, save_avatar
-from talk3d.talker.train import TrainConfig, train_talker
+from talk3d.talker.train import train_talker
 
 ORBIT = Orbit()
 SIZE, RAW = 256, 64

@@ -6,9 +6,10 @@ import math
 import torch
 
 from talk3d.talker.clip import audio_neighbourhood, training_conditions
+from talk3d.talker.config import TrainConfig
 from talk3d.talker.draw import draw_frames
 from talk3d.talker.speak import Speaker, save_avatar
-from talk3d.talker.train import TrainConfig, train_talker
+from talk3d.talker.train import train_talker
 
 
 def test_frames_are_those_of_the_avatar(tiny_subject, tiny_capture, tmp_path):

@@ -18,8 +18,9 @@ from talk3d.capture.frames import warp_plate
 from talk3d.errors import ArtifactError, ConfigError, MediaError, NoAudioError, OutputExistsError
 from talk3d.prior.generator import Picture, RawPicture
 from talk3d.prior.subject import Subject
+from talk3d.talker.config import TrainConfig
 from talk3d.talker.speak import Camera, Motion, SpeakConfig, Speaker, blinks, outside_trusted_views, save_avatar, speak
-from talk3d.talker.train import TrainConfig, train_talker
+from talk3d.talker.train import train_talker
 from talk3d.video import GrayWriter, VideoWriter, probe, read_audio, read_frames
 
 QUIET = SpeakConfig(mark=False)

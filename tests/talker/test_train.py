@@ -20,8 +20,10 @@ from talk3d.prior.subject import save_subject
 from talk3d.runs import Workers
 from talk3d.talker import train, validate
 from talk3d.talker.clip import crop_numbers
+from talk3d.talker.config import TrainConfig
+from talk3d.talker.draw import Talker
 from talk3d.talker.objective import LossWeights
-from talk3d.talker.train import STATE, Talker, TrainConfig, finish_run, frames_note, train_talker
+from talk3d.talker.train import STATE, finish_run, frames_note, train_talker
 
 CONFIG = TrainConfig(steps=4, minutes=None, frames_per_step=4, listen_steps=4, superres_from=0.5, save_seconds=0.0)
 
@@ -149,7 +151,8 @@ from talk3d.capture.build import Capture
 from talk3d.prior.subject import load_subject
 from talk3d.runs import join, weights_digest
 from talk3d.talker import validate
-from talk3d.talker.train import TrainConfig, train_talker
+from talk3d.talker.config import TrainConfig
+from talk3d.talker.train import train_talker
 
 torch.set_num_threads(1)
 validate.SLICE = 12

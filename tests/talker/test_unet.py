@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from talk3d.render.reference import sample_planes
-from talk3d.talker.train import TrainConfig
+from talk3d.talker.config import TrainConfig
 from talk3d.talker.unet import (
     OFFICIAL,
     AttentionUNet,

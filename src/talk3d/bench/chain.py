@@ -13,8 +13,9 @@ from ..personalize.subject import PersonalizeConfig, personalize
 from ..prior.generator import LoadedPrior
 from ..prior.subject import load_subject
 from ..runs import join
+from ..talker.config import TrainConfig
 from ..talker.speak import save_avatar
-from ..talker.train import TrainConfig, finish_run, run_folder, train_talker
+from ..talker.train import finish_run, run_folder, train_talker
 
 Progress = Callable[..., None]
 """Called with (stage, part done 0..1)."""

@@ -33,8 +33,8 @@ from ..evaluate.report import evaluate
 from ..personalize.subject import PersonalizeConfig
 from ..pictures import write_png
 from ..prior.generator import LoadedPrior
+from ..talker.config import TrainConfig
 from ..talker.speak import SpeakConfig, Speaker, speak
-from ..talker.train import TrainConfig
 from ..video import FPS, read_frames
 from . import chain
 from .chain import Progress

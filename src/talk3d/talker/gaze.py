@@ -38,6 +38,11 @@ class Gaze:
         odds = 0.5 / len(blink) + 0.5 * blink / blink.sum()
         return cls(landmarks[:, list(OUTER_LIPS)].mean(1), landmarks[:, list(OUTER_EYE_CORNERS)].mean(1), odds, top)
 
+    def among(self, rows: Int[np.ndarray, " some"]) -> Gaze:
+        """At some of the frames only."""
+        odds = self.blinking[rows]
+        return Gaze(self.mouths[rows], self.eyes[rows], odds / odds.sum(), self.lips_top[rows])
+
     def choose(self, count: int, size: int, rng: np.random.Generator, pairs: bool = False) -> tuple[np.ndarray, Windows]:
         """Frames [B] and a window of each: every second one at the mouth, one in four at the eyes, the others anywhere.
 

@@ -30,9 +30,10 @@ from ..prior.subject import Subject
 from ..video import FPS, VideoWriter, read_audio_chunks
 from .audio import RATE, SAMPLES_PER_FRAME, Loudness, frame_windows
 from .clip import audio_neighbourhood, crop_numbers
+from .config import TrainConfig
 from .delta import DeltaConfig, DeltaNetwork
+from .draw import Talker
 from .tokens import Conditions
-from .train import Talker, TrainConfig
 from .unet import Trunk
 
 BATCH = 8
