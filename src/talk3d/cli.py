@@ -206,7 +206,9 @@ def train(
     person = load_subject(subject)
     clip = Capture.open(capture or person.capture_path)
     clip.require_hash(person.capture_hash, "Subject")
-    config = TrainConfig(steps=steps, minutes=minutes if minutes or steps else 15.0, weights=weights, bfloat16=bfloat16)
+    config = TrainConfig(
+        steps=steps, minutes=15.0 if minutes is None and steps is None else minutes, weights=weights, bfloat16=bfloat16
+    )
     run = run_folder(output)
     with join() as workers:
         if workers.rank == 0 and (note := frames_note(clip, config)):
@@ -307,7 +309,9 @@ def speak(
     config = talker.SpeakConfig(talker.Camera.parse(camera), mark, seed, protocol, lips, blinks, motion)
     drive = Capture.open(sound) if sound.is_dir() else None
     speaker = talker.Speaker(avatar)
-    moves = speaker.motion if drive is None else speaker.motion_of(drive, *drive.test)
+    moves = speaker.motion
+    if drive is not None and protocol == "paper":
+        moves = speaker.motion_of(drive, *talker.reenacted(speaker, drive))
     if warning := talker.outside_trusted_views(speaker, config.camera, moves):
         print(f"note: {warning}")
     with _bar("Speaking") as report:

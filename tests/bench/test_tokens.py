@@ -36,6 +36,8 @@ from talk3d.errors import ArtifactError, ConfigError, NoFaceError, OutputExistsE
 from talk3d.evaluate.follow import RIGID
 from talk3d.prior.subject import Subject
 from talk3d.render.reference import RenderOptions, project_points
+from talk3d.talker.audio import silent_window
+from talk3d.talker.clip import audio_neighbourhood, capture_windows
 from talk3d.talker.config import TrainConfig
 from talk3d.talker.speak import Motion, Speaker, save_avatar
 from talk3d.talker.train import train_talker
@@ -399,7 +401,9 @@ def test_sound_is_heard_as_speak_hears_it(
     monkeypatch.setattr(speaker, "draw", listening)
     speak(speaker, Path(), tmp_path / "a.mp4", SpeakConfig(), False, lambda done, total: None, drive=tiny_capture)
     start, stop = tiny_capture.test
-    torch.testing.assert_close(bench._heard(speaker, tiny_capture, torch.arange(start, stop)), torch.cat(heard))
+    windows, around = capture_windows(tiny_capture, tiny_capture.train, speaker.audio), speaker.network.config.tokens.windows
+    expected = audio_neighbourhood(windows, torch.arange(start, stop), around, silent_window(speaker.audio))
+    torch.testing.assert_close(expected, torch.cat(heard))
 
 
 # ------------------------------------------------------------------------------------------------------- attention

@@ -21,12 +21,17 @@ def test_frames_are_those_of_the_avatar(tiny_subject, tiny_capture, tmp_path):
     index = torch.tensor([7, 20])
     ours = draw_frames(talker, tiny_subject, conditions, index, turn=math.radians(10))
 
-    audio = audio_neighbourhood(conditions.audio, index, config.tokens.windows)
+    audio = audio_neighbourhood(conditions.audio, index, config.tokens.windows, conditions.silence)
     motion = speaker.motion[index]
     planes = speaker.move(audio, motion)
     theirs = speaker.look(planes, motion.yaw + math.radians(10), motion.pitch).image
     torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)  # an avatar stores its largest weights in half precision
     straight = draw_frames(talker, tiny_subject, conditions, index)
     assert not torch.allclose(straight, ours, atol=0.01)
+    with torch.no_grad():
+        talker.network.modes.sound.normal_()  # two steps of training have taught it next to nothing
+    heard = draw_frames(talker, tiny_subject, conditions, index)
+    quiet = dataclasses.replace(conditions, audio=conditions.silence.expand_as(conditions.audio))
+    assert not torch.allclose(draw_frames(talker, tiny_subject, quiet, index), heard, atol=0.01)
     other = dataclasses.replace(conditions, blink=1 - conditions.blink)
     assert not torch.equal(draw_frames(talker, tiny_subject, other, index), straight)

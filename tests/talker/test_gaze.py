@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
-from talk3d.talker.gaze import Gaze
+from talk3d.talker.gaze import Gaze, draw_outlines
 
 FRAMES, SIZE = 50, 64
 
@@ -47,3 +48,11 @@ def test_half_of_the_windows_show_the_mouth_and_a_quarter_the_eyes_without_it(ga
     mouths, eyes = (((corner < place) & (place < corner + side)).all(1) for place in (gaze.mouths[index], gaze.eyes[index]))
     assert mouths.sum() >= 32
     assert (eyes & ~mouths & (bottoms(windows) <= gaze.lips_top[index])).sum() >= 16
+
+
+def test_a_pixel_is_inside_an_outline_if_its_middle_is() -> None:
+    square = np.array([[[2.1, 3.1], [5.9, 3.1], [5.9, 4.9], [2.1, 4.9]]]) / 8
+    expected = torch.zeros(8, 8)
+    expected[3:5, 2:6] = 1
+    found = draw_outlines(square, 8)[0, 0]
+    assert torch.equal(found, expected)

@@ -234,7 +234,7 @@ def test_what_lies_outside_the_sound_is_silence(avatar: Path) -> None:
     speaker = Speaker(avatar)
     sound = np.random.default_rng(0).normal(0, 0.1, 6400).astype(np.float32)
     windows = torch.cat(list(audio.frame_windows([sound], 1.0, speaker.audio)))
-    around = audio_neighbourhood(windows, torch.tensor([0]), 8, speaker.audio.silence)
+    around = audio_neighbourhood(windows, torch.tensor([0]), 8, torch.zeros(speaker.audio.channels, speaker.audio.columns))
     assert around[0, :4].abs().max() == 0
     assert torch.equal(around[0, 4:], windows[:4])
 

@@ -85,7 +85,6 @@ def test_features_are_told_apart_by_their_extractor() -> None:
     assert audio_config({"extractor": "hf:some/model", "channels": 44, "columns": 16}) == LogitsConfig("hf:some/model")
     assert audio_config({"bands": 12, "ear": True}) == AudioConfig(bands=12)
     assert audio_config({"bands": 12}) == AudioConfig(bands=12, ear=False), "avatars from before there was an ear"
-    assert (AudioConfig().silence, CONFIG.silence) == (-1.0, 0.0)
     with pytest.raises(ConfigError, match="`deepspeech` in windows of 16: no such features are known"):
         audio_config({"extractor": "deepspeech"})
 

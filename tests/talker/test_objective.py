@@ -15,6 +15,7 @@ from talk3d.losses import fooling, l1, structure
 from talk3d.prior.generator import Generator, composite
 from talk3d.prior.patch import Patch, Windows
 from talk3d.prior.superres import BORDER
+from talk3d.talker import objective
 from talk3d.talker.objective import IDENTITY_EVERY, R1_EVERY, LossWeights, Objective, Step
 from talk3d.talker.reader import REACH, LipReader, LipSpace, SyncJudge, cut_mouths
 
@@ -51,6 +52,7 @@ def make_step(generator: Generator, drawn: torch.Tensor | None = None, **changes
         number=0, index=torch.tensor([6, 7, 20, 21]), patch=patch, windows=windows,
         views=Views(target, smooth(B, 3, 2), torch.ones(B, 1, SIZE, SIZE)),
         planes=planes, delta=torch.zeros_like(planes), cam2world=generator.profile.orbit.pose(torch.zeros(B), torch.zeros(B)),
+        pose=torch.zeros(B, 2),
         residual=torch.zeros(B, 2), outline=outline, mouths=torch.full((B, 2), 0.5), tokens=torch.zeros(B, 5, 8),
         heard=torch.zeros(B, 2), shapes=torch.zeros(B, 2), own_sound=torch.ones(B, dtype=torch.bool),
     )  # fmt: skip
@@ -67,6 +69,7 @@ def judged(generator: Generator, weights: LossWeights, step: Step, **judges: Any
 
 
 def test_a_perfect_drawing_costs_nothing(generator: Generator) -> None:
+    """And what is worse costs more, by every term that looks at pictures."""
     weights = only(
         picture=1.0, structure=1.0, perceptual=1.0, mouth=1.0, mouth_perceptual=1.0, temporal=1.0, smoothness=1.0, delta=1.0,
         cameras=1.0, lips=1.0,
@@ -86,6 +89,13 @@ def test_a_term_without_weight_is_not_there(generator: Generator) -> None:
     assert all(value == 0 for value in losses.values())
 
 
+def test_structure_does_not_need_the_pictures_weight(generator: Generator) -> None:
+    worse = make_step(generator, torch.cat([smooth(B, 3, 9), torch.ones(B, 1, SIZE, SIZE)], 1))
+    losses = judged(generator, only(structure=1.0), worse)
+    assert losses["raw"] == losses["final"] == 0
+    assert min(losses["raw_structure"], losses["final_structure"]) > 0.01
+
+
 def test_terms_are_their_definitions_times_their_weights(generator: Generator) -> None:
     other = torch.cat([smooth(B, 3, 5), torch.ones(B, 1, SIZE, SIZE)], 1)
     step = make_step(generator, other, residual=torch.tensor([[0.01, 0.02]] * B), heard=torch.full((B, 2), 0.5))
@@ -94,7 +104,7 @@ def test_terms_are_their_definitions_times_their_weights(generator: Generator) -
     losses = judged(generator, only(picture=2.0, structure=0.5, mouth=3.0, perceptual=4.0, cameras=5.0, lips=6.0), step)
     drawn, filmed = step.patch.final[:, :3], cut[:, :3]
     assert losses["final"] == pytest.approx(2 * float(l1(step.patch.final, cut).mean()), rel=1e-4)
-    assert losses["final_structure"] == pytest.approx(2 * 0.5 * float(structure(drawn, filmed).mean()), rel=1e-3)
+    assert losses["final_structure"] == pytest.approx(0.5 * float(structure(drawn, filmed).mean()), rel=1e-3)
     lips = step.windows.cut(step.outline, BORDER)
     squares = (lips * (drawn - filmed).square()).sum((1, 2, 3)) / (3 * lips.sum((1, 2, 3)))
     assert losses["mouth"] == pytest.approx(3 * float(squares.mean()), rel=1e-4)
@@ -220,6 +230,20 @@ def test_a_surface_has_one_colour_from_everywhere(generator: Generator) -> None:
     assert loss(painted=0.5, behind=0.3) == 0
 
 
+@pytest.mark.parametrize("yaw", [0.0, 0.6])
+def test_the_second_camera_turns_away_from_the_first(generator: Generator, yaw: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever that stands: without a turn it is the same camera, and sees the very same picture."""
+    monkeypatch.setattr(objective, "OTHER_YAW", 0.0)
+    monkeypatch.setattr(objective, "OTHER_PITCH", 0.0)
+    step, orbit = make_step(generator), generator.profile.orbit
+    pose = torch.tensor([[yaw, 0.1]]).expand(B, 2)
+    step = dataclasses.replace(step, pose=pose, cam2world=orbit.pose(*pose.unbind(1)))
+    seen = generator.render(step.planes[:1], step.cam2world[:1], orbit.intrinsics()[None], deterministic=True)
+    raw = torch.cat([seen.rgb, 2 * seen.alpha - 1], 1).expand(B, -1, -1, -1)
+    patch = Patch(step.windows.cut(raw), step.windows.cut(seen.depth.expand(B, -1, -1, -1)), step.patch.final)
+    assert judged(generator, only(reprojection=1.0), dataclasses.replace(step, patch=patch))["reprojection"] < 1e-4
+
+
 def test_weights_from_the_command_line() -> None:
     assert LossWeights.parse([]) == LossWeights()
     assert LossWeights.parse(["sync=0.05", "mouth=0"]) == LossWeights(sync=0.05, mouth=0.0)
@@ -231,14 +255,23 @@ def test_odd_weights_are_refused_with_all_names(text: str) -> None:
         LossWeights.parse([text])
 
 
-def test_every_weight_belongs_to_a_term_that_is_logged(generator: Generator) -> None:
+def test_every_weight_weighs_its_own_term_and_no_other(generator: Generator) -> None:
     """A weight that nothing reads would be a promise that is not kept."""
     rng = np.random.default_rng(1)
     lips, sound = rng.standard_normal((40, 80)) * 0.1, (rng.standard_normal(40 * 640) * 0.1).astype(np.float32)
     judges = {"space": LipSpace.of(lips, 2), "reader": LipReader(2), "expert": SyncJudge(lips, sound)}
-    logged = set(
-        judged(generator, LossWeights(**dict.fromkeys(LossWeights.__dataclass_fields__, 1.0)), make_step(generator), **judges)
-    )
+    step = make_step(
+        generator, torch.cat([smooth(B, 3, 9), torch.ones(B, 1, SIZE, SIZE)], 1), delta=torch.rand(B, 3, 4, 32, 32),
+        residual=torch.full((B, 2), 0.01), heard=torch.ones(B, 2),
+    )  # fmt: skip
+    one = LossWeights(**dict.fromkeys(LossWeights.__dataclass_fields__, 1.0))
+    torch.manual_seed(0)
+    usual = judged(generator, one, step, **judges)
     named = {"picture": {"raw", "final"}, "structure": {"raw_structure", "final_structure"}}
     for name in LossWeights.__dataclass_fields__:
-        assert named.get(name, {name}) <= logged, name
+        found = judged(generator, dataclasses.replace(one, **{name: 3.0}), step, **judges)
+        for term in named.get(name, {name}):
+            assert found.pop(term) == pytest.approx(3 * usual[term], rel=1e-3), name
+            # No surface is seen twice here; `test_a_surface_has_one_colour_from_everywhere` looks at one.
+            assert usual[term] != 0 or term == "reprojection", name
+        assert found == pytest.approx({term: usual[term] for term in found}, rel=1e-3), name

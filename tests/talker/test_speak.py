@@ -18,8 +18,20 @@ from talk3d.capture.frames import warp_plate
 from talk3d.errors import ArtifactError, ConfigError, MediaError, NoAudioError, OutputExistsError
 from talk3d.prior.generator import Picture, RawPicture
 from talk3d.prior.subject import Subject
+from talk3d.talker.clip import audio_neighbourhood
 from talk3d.talker.config import TrainConfig
-from talk3d.talker.speak import Camera, Motion, SpeakConfig, Speaker, blinks, outside_trusted_views, save_avatar, speak
+from talk3d.talker.speak import (
+    Camera,
+    Motion,
+    SpeakConfig,
+    Speaker,
+    _audio_blocks,
+    blinks,
+    outside_trusted_views,
+    reenacted,
+    save_avatar,
+    speak,
+)
 from talk3d.talker.train import train_talker
 from talk3d.video import GrayWriter, VideoWriter, probe, read_audio, read_frames
 
@@ -232,6 +244,29 @@ def test_head_motion_of_another_camera_is_refused(avatar, tmp_path, tiny_capture
     with pytest.raises(ConfigError, match="same camera"):
         reenact(avatar, other, tmp_path / "o.mp4", "paper")
     assert len(reenact(avatar, other, tmp_path / "o.mp4", "audio-only")) == other.count
+
+
+@pytest.mark.parametrize("frames", [1, 3, 8, 29])
+def test_sound_in_blocks_is_the_sound_around_each_frame(frames):
+    """However it arrives; the slow twin is the neighbourhood of all frames at once."""
+    windows, silence = torch.arange(1.0, frames + 1)[:, None, None].expand(frames, 2, 3), torch.full((2, 3), -5.0)
+    for pieces in (1, 4, frames):
+        found = torch.cat(list(_audio_blocks(iter(windows.split(pieces)), 8, silence)))
+        assert torch.equal(found, audio_neighbourhood(windows, torch.arange(frames), 8, silence))
+
+
+def test_films_prepared_for_another_prior_are_refused(avatar, tiny_capture):
+    config = {**tiny_capture.config, "prior_hash": "0"}
+    other = dataclasses.replace(tiny_capture, manifest={**tiny_capture.manifest, "config": config})
+    with pytest.raises(ConfigError, match="another prior"):
+        Speaker(avatar).motion_of(other, 0, 3)
+
+
+def test_which_frames_are_reenacted(avatar, tiny_capture):
+    speaker = Speaker(avatar)
+    assert reenacted(speaker, tiny_capture) == tiny_capture.test
+    stranger = dataclasses.replace(tiny_capture, manifest={**tiny_capture.manifest, "hash": "0"})
+    assert reenacted(speaker, stranger) == (0, tiny_capture.count)
 
 
 def test_blocks_do_not_show(avatar):

@@ -323,6 +323,30 @@ def test_pairs_are_not_torn_apart(tiny_subject, tiny_capture, tmp_path):
     assert not list(tmp_path.iterdir()), "before any work"
 
 
+def test_pairs_are_not_made_of_strangers(tiny_subject, tiny_capture, tmp_path):
+    """Of a film that was thinned out, the next frame there is may be a second later."""
+    few = 20 * 4 * tiny_capture.resolution**2 / 1e9
+    config = dataclasses.replace(CONFIG, cache_gigabytes=few, weights=LossWeights(temporal=1.0))
+    with pytest.raises(ConfigError, match="only 20 of 60 frames fit"):
+        train_talker(tiny_subject, tiny_capture, tmp_path, config, silent)
+
+
+@pytest.mark.parametrize("limits", [{"steps": 0}, {"steps": -3}, {"minutes": None}, {"steps": 5, "minutes": 0.0}])
+def test_a_training_without_end_or_beginning_is_refused(limits):
+    with pytest.raises(ConfigError, match="would do nothing or never end"):
+        TrainConfig(**limits)
+
+
+def test_judges_of_lips_are_asked_along(tiny_subject, tiny_capture, tmp_path):
+    """The reader is taught on this film's mouths, the expert hears its sound."""
+    weights = LossWeights(mouth_shape=0.1, sync=0.1, mouth_perceptual=0.1, identity=0.1)
+    config = dataclasses.replace(CONFIG, steps=2, read_steps=2, weights=weights)
+    train_talker(tiny_subject, tiny_capture, tmp_path, config, silent)
+    first = log(tmp_path)[0]
+    assert {"mouth_shape", "sync", "mouth_perceptual", "identity"} <= set(first)
+    assert all(np.isfinite(value) for value in first.values())
+
+
 def test_losses_of_pairs_train(tiny_subject, tiny_capture, tmp_path):
     weights = LossWeights(temporal=1.0, smoothness=1.0, adversarial=0.1, reprojection=1.0)
     config = dataclasses.replace(CONFIG, steps=2, weights=weights)

@@ -22,7 +22,6 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
 
 from .. import __version__
 from ..capture.build import Capture
@@ -45,8 +44,8 @@ from ..evaluate.follow import RIGID
 from ..judges.sync import lips_in_face
 from ..partials import refuse_existing, write_whole, writing_folder
 from ..pictures import Image, in_rows, write_png
-from ..talker.audio import SAMPLES_PER_FRAME, Loudness, frame_windows
-from ..talker.clip import audio_neighbourhood
+from ..talker.audio import silent_window
+from ..talker.clip import audio_neighbourhood, capture_windows
 from ..talker.speak import BATCH, Speaker
 from .attention import Attention, attend, attention_sheet, plane_names
 from .exchange import EXCHANGES, Drive, Exchange, Ways, ways
@@ -377,7 +376,9 @@ def bench_tokens(
     FaceTracker()  # whose models may be missing: better to hear of it now
     index = torch.from_numpy(np.unique(np.linspace(0, stop - start - 1, min(frames, stop - start)).round()).astype(np.int64))
     progress("listening", 0.0)
-    drive = Drive(_heard(speaker, capture, start + index), motion[index])
+    windows = capture_windows(capture, capture.train, speaker.audio)  # as loud as in training
+    around = speaker.network.config.tokens.windows
+    drive = Drive(audio_neighbourhood(windows, start + index, around, silent_window(speaker.audio)), motion[index])
     tokens = speaker.network.config.tokens.tokens
     # Sound and blinks also play the expressions, whether there are tokens of them or not.
     exchanges = {n: e for n, e in EXCHANGES.items() if e.token in tokens or e.token in ("audio", "blink")}
@@ -404,14 +405,6 @@ def bench_tokens(
         write_png(folder / "sheet.png", sheet)
         write_whole(folder / "report.html", as_html(report, page.jpeg(maps), page.jpeg(sheet)).encode())
     return report
-
-
-def _heard(speaker: Speaker, capture: Capture, index: Tensor) -> Float[Tensor, "frames windows channels columns"]:
-    """The sound around frames of a capture, as loud as in training."""
-    whole, (start, stop) = capture.audio(), capture.train
-    gain = Loudness.of([whole[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]]).gain
-    windows = torch.cat(list(frame_windows([whole], gain, speaker.audio)))
-    return audio_neighbourhood(windows, index, speaker.network.config.tokens.windows, speaker.audio.silence)
 
 
 def _missing(measured: Measured, drive: Drive, without: list[str]) -> list[str]:

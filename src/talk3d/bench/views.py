@@ -38,7 +38,7 @@ from ..judges.headnet import load_headnet, perceptual_distance
 from ..partials import refuse_existing, write_whole, writing_folder
 from ..pictures import Image, as_image, in_rows, write_png
 from ..prior.generator import LoadedPrior, Picture, composite
-from ..talker.audio import Loudness, frame_windows
+from ..talker.audio import Loudness, frame_windows, silent_window
 from ..talker.clip import audio_neighbourhood
 from ..talker.speak import Speaker
 from ..video import read_audio
@@ -129,8 +129,9 @@ def avatar_views(speaker: Speaker) -> Draw:
         raise ConfigError("This avatar's pictures carry no alpha, so the head cannot be told from the background in them.")
     sound = read_audio(DRIVE)
     windows = torch.cat(list(frame_windows([sound], Loudness.of([sound]).gain, speaker.audio)))
-    heard = audio_neighbourhood(windows, torch.tensor(LOUD), speaker.network.config.tokens.windows, speaker.audio.silence)
-    heard = torch.cat([torch.full_like(heard[:1], speaker.audio.silence), heard])
+    silence = silent_window(speaker.audio)
+    heard = audio_neighbourhood(windows, torch.tensor(LOUD), speaker.network.config.tokens.windows, silence)
+    heard = torch.cat([silence.expand_as(heard[:1]), heard])
     planes = speaker.move(heard, speaker.motion.still()[torch.zeros(len(heard), dtype=torch.long)])
 
     def draw(yaw: float, pitch: float) -> list[Shot]:

@@ -142,6 +142,7 @@ def picture_losses(
     windows: Windows,
     structure_weight: float,
     known: Float[Tensor, "pictures 1 height width"] | None = None,
+    picture_weight: float = 1.0,
 ) -> dict[str, Float[Tensor, " pictures"]]:
     """Compare a patch with its window of the target: L1 and weights-free perceptual distance, raw and final.
 
@@ -151,6 +152,7 @@ def picture_losses(
         windows: where the patch lies.
         structure_weight: of the perceptual distance; a half of it for the raw picture.
         known: 1 where the target says something, 0 where the picture may be anything (beyond the filmed frame).
+        picture_weight: of L1.
     """
     k = target.shape[-1] // windows.size
     small = windows.cut(F.avg_pool2d(target, k))
@@ -159,7 +161,7 @@ def picture_losses(
         raw_known, final_known = windows.cut(F.avg_pool2d(known, k)), windows.cut(known, BORDER)
         small = torch.lerp(patch.raw.detach(), small, raw_known)
     terms = {
-        "raw": l1(patch.raw, small),
+        "raw": picture_weight * l1(patch.raw, small),
         "raw_structure": 0.5
         * structure_weight
         * structure(composite(patch.raw, small_background), composite(small, small_background)),
@@ -168,6 +170,6 @@ def picture_losses(
         large, behind = windows.cut(target, BORDER), windows.cut(background, BORDER)
         if known is not None:
             large = torch.lerp(patch.final.detach(), large, final_known)
-        terms["final"] = l1(patch.final, large)
+        terms["final"] = picture_weight * l1(patch.final, large)
         terms["final_structure"] = structure_weight * structure(composite(patch.final, behind), composite(large, behind))
     return terms

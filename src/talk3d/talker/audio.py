@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import tee
 from typing import Any, Literal
 
@@ -75,11 +76,6 @@ class AudioConfig:
     def channels(self) -> int:
         """Channels of a window: M, with phones P, with the ear E."""
         return self.bands + (len(PHONES) if self.phones else 0) + (load_ear().dims.outputs if self.ear else 0)
-
-    @property
-    def silence(self) -> float:
-        """What windows hold where there is no sound."""
-        return -1.0
 
     @property
     def first_column(self) -> int:
@@ -178,6 +174,18 @@ def frame_windows(
             parts.append(known[index][:needed].unfold(0, config.columns, step))  # [T, channels, K]
             known[index] = known[index][len(bands) * step :]
         yield torch.cat(parts, 1)
+
+
+@lru_cache
+def silent_window(config: AnyAudioConfig) -> Float[Tensor, "channels columns"]:
+    """The window of a frame around which there is no sound: digital silence, as all features hear it; do not change it.
+
+    A recogniser's is zeros, as Talk3D pads what it hears.
+    """
+    if isinstance(config, LogitsConfig):
+        return torch.zeros(config.channels, config.columns)
+    windows = torch.cat(list(frame_windows([np.zeros(2 * RATE, np.float32)], 1.0, config)))
+    return windows[len(windows) // 2].clone()
 
 
 def _log_mel_blocks(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..errors import ConfigError
 from .audio import AudioConfig
 from .objective import LossWeights
 from .tokens import TokenConfig
@@ -45,9 +46,9 @@ class TrainConfig:
     0 for the trained weights themselves."""
     validation: float = 0.08
     """The last eight seconds of the training part are held out, to find the best state by, if that is at most this part of it:
-    of clips of 100 seconds and more. 0 to learn from all frames of any clip, and keep the last state."""
+    of a training part of 100 seconds and more. 0 to learn from all frames of any clip, and keep the last state."""
     bfloat16: bool = False
-    """U-Net and super-resolution in bfloat16: faster where the processor knows it."""
+    """Delta planes and super-resolution in bfloat16: faster where the processor knows it."""
     cache_gigabytes: float = 2.0
     """Disk for decoded frames while training runs; of a film that needs more, evenly spread frames are learnt from."""
     strange_sound: float = 1.0
@@ -66,3 +67,11 @@ class TrainConfig:
     """From one saved state to the next: what a killed training has to repeat at most."""
     preview_seconds: float = 60.0
     """From one sheet to the next."""
+
+    def __post_init__(self) -> None:
+        limits = [limit for limit in (self.steps, self.minutes) if limit is not None]
+        if not limits or min(limits) <= 0:
+            raise ConfigError(
+                f"A training of {self.steps} steps and {self.minutes} minutes would do nothing or never end. Give a number of "
+                "steps or minutes above 0, or both."
+            )

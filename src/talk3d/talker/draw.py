@@ -48,7 +48,7 @@ def draw_frames(
     network, generator = talker.network, talker.generator
     orbit, device = generator.profile.orbit, network.unet.scale.device
     planes, ws = subject.planes.to(device), subject.ws.to(device).expand(len(index), -1, -1)
-    heard = audio_neighbourhood(conditions.audio, index, network.config.tokens.windows).to(device)
+    heard = audio_neighbourhood(conditions.audio, index, network.config.tokens.windows, conditions.silence).to(device)
     moved = planes + network(network.unet.trunk(planes), conditions.at(index, network.encoder.hear(heard)))
     cameras = orbit.pose(conditions.yaw[index] + turn, conditions.pitch[index]).to(device)
     raw = generator.render(moved, cameras, orbit.intrinsics().to(device).expand(len(index), 3, 3), deterministic=True)

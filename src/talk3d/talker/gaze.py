@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..capture.build import Capture
+from ..capture.mask import polygon_mask
 from ..capture.track import OUTER_EYE_CORNERS, OUTER_LIPS
 from ..prior.patch import Windows
 
@@ -23,11 +23,13 @@ class Gaze:
     """Which frames a step looks at, and where in them."""
 
     mouths: Float[np.ndarray, "frames 2"]
+    """Middle of the mouth, x and y, 0..1 of the frame."""
     eyes: Float[np.ndarray, "frames 2"]
+    """Middle of the outer corners of the eyes, likewise."""
     blinking: Float[np.ndarray, " frames"]
     """Odds of the frames that are chosen for their eyes: half of them evenly, half by how closed the eyes are."""
     lips_top: Float[np.ndarray, " frames"]
-    """Upper edge of the lips' outline."""
+    """Upper edge of the lips' outline, y, likewise."""
 
     @classmethod
     def of(cls, capture: Capture) -> Gaze:
@@ -95,7 +97,6 @@ def lip_outlines(capture: Capture) -> Float[np.ndarray, "frames points 2"]:
 
 
 def draw_outlines(outlines: Float[np.ndarray, "frames points 2"], size: int) -> Float[Tensor, "frames 1 size size"]:
-    masks = np.zeros((len(outlines), size, size), np.uint8)
-    for mask, outline in zip(masks, outlines, strict=True):
-        cv2.fillPoly(mask, [np.round(outline * size).astype(np.int32)], 1)
+    """1 inside outlines (0..1 of the frame), 0 outside."""
+    masks = np.stack([polygon_mask(outline * size, (size, size)) for outline in outlines])
     return torch.from_numpy(masks)[:, None].float()

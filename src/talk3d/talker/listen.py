@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..capture.build import Capture
-from .audio import AudioConfig
+from .audio import AudioConfig, silent_window
 from .clip import audio_neighbourhood
 from .tokens import TokenEncoder
 
@@ -32,7 +32,7 @@ def learn_to_listen(
 
     Args:
         encoder: its audio part is changed.
-        audio: windows of all training frames.
+        audio: windows of the frames to learn from.
         shapes: their lip shapes, from `reader.LipSpace`.
         closed_shape: the shape of closed lips, which silence should give.
         config: of the windows.
@@ -45,12 +45,13 @@ def learn_to_listen(
     encoder.train()
     optimizer = torch.optim.AdamW(listening_parameters(encoder), lr=2e-3, weight_decay=1e-2)
     windows = encoder.config.windows
-    silence = torch.full((2, windows, config.channels, config.columns), -1.0)
+    nothing = silent_window(config)
+    silence = nothing.expand(2, windows, -1, -1)
     for step in range(steps):
         rng = np.random.default_rng([seed, 4, step])
         optimizer.param_groups[0]["lr"] = 2e-3 * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         index = torch.from_numpy(rng.integers(0, len(audio), 48))
-        around = audio_neighbourhood(audio, index, windows)
+        around = audio_neighbourhood(audio, index, windows, nothing)
         heard = torch.cat([vary(around, config, rng), silence])
         wanted = torch.cat([shapes[index], closed_shape.expand(2, -1)])
         loss = F.mse_loss(encoder.lips(encoder.hear(heard)), wanted)
@@ -63,7 +64,7 @@ def learn_to_listen(
     encoder.eval()
     with torch.no_grad():
         pieces = torch.arange(len(audio)).split(128)
-        codes = torch.cat([encoder.hear(audio_neighbourhood(audio, piece, windows)) for piece in pieces])
+        codes = torch.cat([encoder.hear(audio_neighbourhood(audio, piece, windows, nothing)) for piece in pieces])
         encoder.settle(encoder.tell(codes, shapes) if told else codes)
 
 

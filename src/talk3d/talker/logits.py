@@ -44,11 +44,6 @@ class LogitsConfig:
                 "and a multiple of 8 columns."
             )
 
-    @property
-    def silence(self) -> float:
-        """What windows hold where there is no sound."""
-        return 0.0
-
 
 def logit_windows(
     chunks: Iterable[np.ndarray], config: LogitsConfig, recognise: Recogniser

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..capture.build import Capture
 from ..capture.frames import PersonFrames, Views, spread_frames
+from ..errors import ConfigError
 from ..judges.sync import lips_in_face
 from ..prior.patch import Windows
 from ..prior.subject import Subject
@@ -88,14 +89,22 @@ class Material:
             subject: made from it.
             folder: for decoded frames.
             config: says how many, and how many are held out.
+
+        Raises:
+            ConfigError: losses compare neighbours, and there is no room for all frames.
         """
         start, stop = capture.train
         border = last_learnt(capture, config)
         learnt = spread_frames(0, border, capture.resolution, config.cache_gigabytes)
         validated = spread_over(border, stop - start)
         conditions, landmark_scale = training_conditions(capture, subject, config.audio)
+        if config.weights.pairs and len(learnt) < border:
+            raise ConfigError(
+                f"The losses of changes from frame to frame need neighbours, but only {len(learnt)} of {border} frames fit "
+                f"into {config.cache_gigabytes:g} GB. Raise cache_gigabytes, or set the weights temporal and smoothness to 0."
+            )
         lips = lips_in_face(capture.landmarks[start:stop].astype(np.float64))
-        space = LipSpace.of(lips, config.tokens.lip_shapes)
+        space = LipSpace.of(lips[:border], config.tokens.lip_shapes)
         return cls(
             start=start, conditions=conditions, landmark_scale=landmark_scale, lips=lips, space=space,
             shapes=space.shapes(torch.from_numpy(lips).float()), closed=torch.from_numpy(closed_frames(capture)),
@@ -119,12 +128,13 @@ class Material:
         chosen, windows = self.gaze.choose(config.frames_per_step, size, rng, pairs)
         heard_at = torch.from_numpy(self.learnt[self.gaze.strangers(chosen, windows, config.strange_sound, rng, pairs)])
         silent = self.closed[heard_at] & torch.from_numpy(rng.random(len(chosen)) < config.silence)
-        sound = vary(audio_neighbourhood(self.conditions.audio, heard_at, config.tokens.windows), config.audio, rng)
+        nothing = self.conditions.silence
+        sound = vary(audio_neighbourhood(self.conditions.audio, heard_at, config.tokens.windows, nothing), config.audio, rng)
         told = torch.from_numpy(rng.random(len(chosen)) < config.told)[:, None]
         return Batch(
             index=torch.from_numpy(self.learnt[chosen[mine]]),
             heard_at=heard_at[mine],
-            sound=torch.where(silent[:, None, None, None], -1.0, sound)[mine],
+            sound=torch.where(silent[:, None, None, None], nothing, sound)[mine],
             told=told[mine],
             windows=windows[mine],
             mouths=torch.from_numpy(self.gaze.mouths[chosen[mine]]).float(),

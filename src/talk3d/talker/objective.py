@@ -39,7 +39,7 @@ VISIBLE = 0.02
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weight of each term; 0 switches it off, and what only it needs is not computed."""
+    """Weight of each term; 0 switches it off, and judges that only it needs are not asked."""
 
     picture: float = 1.0
     """L1 of raw and final picture (its perceptual part has a weight of its own)."""
@@ -119,13 +119,16 @@ class Step:
     delta: Float[Tensor, "batch 3 channels side side"]
     """In units of the identity planes' deviation."""
     cam2world: Float[Tensor, "batch 4 4"]
+    pose: Float[Tensor, "batch 2"]
+    """Yaw and pitch of these cameras, radians."""
     residual: Float[Tensor, "batch 2"]
     """Corrections of yaw and pitch, radians."""
     outline: Float[Tensor, "batch 1 size size"]
     """1 inside the lips' outline; whole frames."""
     mouths: Float[Tensor, "batch 2"]
     """Middle of the mouth, x and y, 0..1 of the frame."""
-    tokens: Float[Tensor, "batch tokens width"]
+    tokens: Float[Tensor, "batch tokens width"] | None
+    """None if there is no smoothness term."""
     heard: Float[Tensor, "batch shapes"]
     """The lip shapes that the sound says..."""
     shapes: Float[Tensor, "batch shapes"]
@@ -196,8 +199,8 @@ class Objective(nn.Module):
         """Every term that is on, times its weight, a mean over the frames it looks at."""
         w, patch, windows, views = self.weights, step.patch, step.windows, step.views
         assert patch.final is not None
-        terms = picture_losses(patch, views.target, views.background, windows, w.structure, views.known)
-        losses = {name: w.picture * value.mean() for name, value in terms.items()}
+        terms = picture_losses(patch, views.target, views.background, windows, w.structure, views.known, w.picture)
+        losses = {name: value.mean() for name, value in terms.items()}
         inside = windows.cut(step.outline, BORDER)
         losses["mouth"] = w.mouth * l2(patch.final[:, :3], windows.cut(views.target, BORDER)[:, :3], inside).mean()
         losses["delta"] = w.delta * magnitude(step.delta).mean()
@@ -282,7 +285,8 @@ class Objective(nn.Module):
         first = rays_through(step.cam2world[:1], intrinsics, step.windows.positions()[:1].to(step.cam2world))
         depth = step.patch.depth[:1].flatten(2).mT  # [1, rays, 1]
         points = first.origins + depth * first.directions
-        angles = torch.from_numpy(rng.uniform(-1, 1, (2, 1)) * [[OTHER_YAW], [OTHER_PITCH]]).float()
+        turn = torch.from_numpy(rng.uniform(-1, 1, 2) * [OTHER_YAW, OTHER_PITCH]).to(step.pose)
+        angles = (step.pose[0].detach() + turn)[:, None]
         camera = orbit.pose(*angles).to(step.cam2world)
         place = orbit.project(points[0].detach(), *angles.to(points))
         second = rays_through(camera, intrinsics, place)
@@ -299,6 +303,7 @@ class Objective(nn.Module):
             drawn, filmed = step.finished.drawn, step.finished.filmed
             losses["temporal"] = w.temporal * frame_difference(drawn[::2], drawn[1::2], filmed[::2], filmed[1::2]).mean()
         if w.smoothness:
+            assert step.tokens is not None
             reason = (step.tokens[1::2] - step.tokens[::2]).square().mean(2).sum(1).sqrt().detach()
             losses["smoothness"] = w.smoothness * unexplained_change(step.delta[::2], step.delta[1::2], reason).mean()
         return losses

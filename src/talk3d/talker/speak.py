@@ -28,8 +28,8 @@ from ..errors import ConfigError, NoAudioError
 from ..prior.generator import Generator, Picture, Profile, composite
 from ..prior.subject import Subject
 from ..video import FPS, VideoWriter, read_audio_chunks
-from .audio import RATE, SAMPLES_PER_FRAME, Loudness, frame_windows
-from .clip import audio_neighbourhood, crop_numbers
+from .audio import RATE, SAMPLES_PER_FRAME, Loudness, frame_windows, silent_window
+from .clip import audio_neighbourhood, capture_windows, place_token
 from .config import TrainConfig
 from .delta import DeltaConfig, DeltaNetwork
 from .draw import Talker
@@ -182,12 +182,17 @@ class Speaker:
         """The head motion and blinks of frames of a capture of the same person.
 
         Raises:
-            ConfigError: the avatar was imported.
+            ConfigError: the avatar was imported, or the capture's poses and crops are not of the kind it was trained with.
         """
         if self.pose_offset is None:
             raise ConfigError(
                 "This avatar was imported: what its tokens are told about the head was measured by other programs than "
                 "`talk3d prepare`, so a Capture cannot move it. Give a sound file instead; it moves as in its own film."
+            )
+        if capture.prior_hash != self.artifact.parents["Prior"] or capture.resolution != self.size:
+            raise ConfigError(
+                f"`{capture.root}` was prepared for another prior than this avatar's, so its head poses mean something else. "
+                "Prepare the film again, with the prior of the avatar's own capture."
             )
         return self._motion_in_crops(
             torch.from_numpy(capture.yaw[start:stop]).float() + self.pose_offset[0],
@@ -199,8 +204,7 @@ class Speaker:
     def _motion_in_crops(self, yaw: Tensor, pitch: Tensor, blink: Tensor, crop_from_source: Tensor) -> Motion:
         """Of a capture: tokens are told the pose, and where the crop lies in units of the training frames' deviation."""
         assert self.landmark_scale is not None
-        numbers = torch.from_numpy(crop_numbers(crop_from_source.double().numpy(), self.size)).float()
-        landmark = ((numbers - self.landmark_scale[0]) / self.landmark_scale[1]).clamp(-4, 4)
+        landmark = place_token(crop_from_source.double().numpy(), self.size, self.landmark_scale)
         return Motion(yaw, pitch, blink, crop_from_source, torch.stack([yaw, pitch], -1), landmark)
 
     @torch.inference_mode()
@@ -220,11 +224,25 @@ class Speaker:
     def conditions(
         self, audio: Float[Tensor, "batch windows channels columns"], motion: Motion, lips: float = 1.0
     ) -> Conditions:
-        """What the network is told; see `move`."""
+        """What the network is told; see `move`.
+
+        Raises:
+            ConfigError: the avatar was imported, and `lips` is not 1.
+        """
+        self.require_scalable(lips)
         code = self.network.encoder.hear(audio)
         if lips != 1:
             code = self.network.encoder.exaggerate(code, lips)
         return Conditions(code, motion.blink, rotation=motion.rotation, landmark=motion.landmark)
+
+    def require_scalable(self, lips: float) -> None:
+        """Raises:
+        ConfigError: the avatar was imported, and `lips` is not 1.
+        """
+        if lips != 1 and self.pose_offset is None:
+            raise ConfigError(
+                "This avatar was imported, and how far its sounds spread is not known: its lips cannot be scaled."
+            )
 
     @torch.inference_mode()
     def look(
@@ -285,6 +303,7 @@ class Camera:
     kind: str
     """`source`, `front`, `orbit` or `fixed`."""
     yaw: float = 0.0
+    """Of a fixed camera, as is the pitch; radians."""
     pitch: float = 0.0
 
     @classmethod
@@ -402,16 +421,16 @@ def speak(
         speaker: the avatar.
         sound: any file with sound; or, with `drive`, ignored.
         output: the .mp4 file.
-        config: camera, mark, seed, protocol.
+        config: all other choices.
         overwrite: replace an existing output.
-        progress: called with (frames done, frames in all or None).
+        progress: called with (frames done, frames in all).
         drive: re-enact frames of this capture that were not trained on: the test part of the one that the avatar was
             trained on, or all of another film of the same person by the same camera. By default with their own sound,
             blinks and head motion (self-driven reconstruction, the paper's protocol).
 
     Raises:
-        ConfigError: the other film has another picture size than the one that was trained on, or an imported avatar's lips
-            are to move more or less.
+        ConfigError: the other film has another picture size than the one that was trained on or was prepared for another
+            prior, or an imported avatar's lips are to move more or less.
         NoAudioError: there is no sound, or not even one frame of it.
         MediaError: the sound cannot be read.
         OutputExistsError: the output exists.
@@ -424,15 +443,14 @@ def speak(
     }
     # A film that was made livelier or calmer on purpose says so: whoever scores it should know.
     claims |= {name: getattr(config, name) for name in ("lips", "blinks", "motion") if getattr(config, name) != 1}
-    if config.lips != 1 and speaker.pose_offset is None:
-        raise ConfigError("This avatar was imported, and how far its sounds spread is not known: its lips cannot be scaled.")
     metadata = {
         "generator": f"talk3d {__version__}",
         "notice": "AI-generated: this is not a recording.",
         "consent": speaker.artifact.consent,
         "talk3d": claims,
     }
-    around = speaker.network.config.tokens.windows
+    speaker.require_scalable(config.lips)
+    around, silence = speaker.network.config.tokens.windows, silent_window(speaker.audio)
     if drive is None:
         loudness = Loudness.of(read_audio_chunks(sound))
         if loudness.samples < SAMPLES_PER_FRAME:
@@ -441,21 +459,17 @@ def speak(
             )
         total = -(-loudness.samples // SAMPLES_PER_FRAME)
         windows = frame_windows(read_audio_chunks(sound), loudness.gain, speaker.audio)
-        blocks = _audio_blocks(windows, around, speaker.audio.silence)
+        blocks = _audio_blocks(windows, around, silence)
         chunks = read_audio_chunks(sound)
         moves = None
     else:
-        own = drive.hash == speaker.artifact.parents.get("Capture")
-        start, stop = drive.test if own else (0, drive.count)
-        heard_in = drive.train if own else (start, stop)
+        start, stop = reenacted(speaker, drive)
         claims |= {"shows": drive.hash, "frames": [start, stop], "split": "test"}
-        whole = drive.audio()
-        gain = Loudness.of([whole[heard_in[0] * SAMPLES_PER_FRAME : heard_in[1] * SAMPLES_PER_FRAME]]).gain
-        all_windows = torch.cat(list(frame_windows([whole], gain, speaker.audio)))
-        heard = audio_neighbourhood(all_windows, torch.arange(start, stop), around, speaker.audio.silence)
-        blocks = iter(heard.split(BATCH))
+        heard_in = drive.train if _is_own(speaker, drive) else (start, stop)
+        all_windows = capture_windows(drive, heard_in, speaker.audio)
+        blocks = (audio_neighbourhood(all_windows, some, around, silence) for some in torch.arange(start, stop).split(BATCH))
         total = stop - start
-        chunks = iter([whole[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]])
+        chunks = iter([drive.audio()[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]])
         moves = speaker.motion_of(drive, start, stop) if config.protocol == "paper" else None
         if moves is not None and speaker.plate is not None and speaker.plate.shape != drive.plate().shape:
             raise ConfigError(
@@ -502,8 +516,17 @@ def speak(
     return done
 
 
+def reenacted(speaker: Speaker, drive: Capture) -> tuple[int, int]:
+    """Which frames of a capture are re-enacted (half-open): the test part of the avatar's own, all of another film."""
+    return drive.test if _is_own(speaker, drive) else (0, drive.count)
+
+
+def _is_own(speaker: Speaker, drive: Capture) -> bool:
+    return drive.hash == speaker.artifact.parents.get("Capture")
+
+
 def _audio_blocks(
-    windows: Iterator[Tensor], around: int, silence: float
+    windows: Iterator[Tensor], around: int, silence: Float[Tensor, "channels columns"]
 ) -> Iterator[Float[Tensor, "batch windows channels columns"]]:
     """Neighbourhoods of consecutive frames, in blocks of up to `BATCH`, from a stream of windows."""
     before, after = around // 2, around - around // 2 - 1
@@ -516,9 +539,9 @@ def _audio_blocks(
                 ended = True
                 if buffer is None:
                     return
-                buffer = torch.cat([buffer, torch.full((after, *buffer.shape[1:]), silence)])
+                buffer = torch.cat([buffer, silence.expand(after, -1, -1)])
             elif buffer is None:
-                buffer = torch.cat([torch.full((before, *piece.shape[1:]), silence), piece])
+                buffer = torch.cat([silence.expand(before, -1, -1), piece])
             else:
                 buffer = torch.cat([buffer, piece])
         assert buffer is not None

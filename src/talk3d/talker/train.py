@@ -2,7 +2,7 @@
 
 First the audio encoder alone learns to hear lip shapes (seconds), then everything learns together through the renderer,
 super-resolution included (method, stage 2b). Meanwhile `preview.png` in the run's folder shows how far it is. What comes out is
-averaged weights; of a long film, at the moment when they did best on a stretch that nothing was learnt from (`validate.py`).
+averaged weights; of a long film, at the moment when they did best on a stretch whose frames were not shown (`validate.py`).
 
 Letters: B frames per step, F frames of the training part, S side of the frames.
 """
@@ -84,9 +84,13 @@ def train_talker(
         progress: called with (part done 0..1, a line of numbers).
         workers: the processes that train together; None for this one alone, on the CPU.
 
+    Several processes are as good as one, and for the usual weights the same. Terms that look at one frame of a batch, or only
+    at its whole mouths, look at one frame or the mouths of each process.
+
     Raises:
         CheckpointError: the state in `run` belongs to other settings or another subject.
-        ConfigError: the processes cannot share `frames_per_step`, or not in the pairs that a loss needs.
+        ConfigError: the processes cannot share `frames_per_step`, or not in the pairs that a loss needs; or the disk that was
+            granted has no room for such pairs.
     """
     workers = workers or Workers()
     mine = workers.share(config.frames_per_step)
@@ -102,11 +106,7 @@ def train_talker(
 
 
 class _Training:
-    """A training under way.
-
-    Args:
-        subject: see `train_talker`, as all others.
-    """
+    """A training under way; arguments are those of `train_talker`."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class _Training:
             )  # fmt: skip
         self.talker = Talker(network.to(device), generator.to(device), material.landmark_scale)
         self.average, self.best = copy.deepcopy(self.talker), copy.deepcopy(self.talker)
-        self.corrections = CameraCorrections(len(material.shapes)).to(device)
+        self.corrections = CameraCorrections(len(material.shapes), material.learnt).to(device)
         special = {
             "superresolution": list(generator.superresolution.parameters()),
             "unet": [parameter for parameter in network.unet.parameters() if parameter is not network.unet.constant],
@@ -234,8 +234,11 @@ class _Training:
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
             delta = network(unet.trunk(self.planes), heard).float()
         planes, residual = self.planes + delta, self.corrections(batch.index)
-        yaw, pitch = (angle[batch.index].to(device) for angle in (material.conditions.yaw, material.conditions.pitch))
-        cameras = orbit.pose(yaw + residual[:, 0], pitch + residual[:, 1])
+        pose = (
+            torch.stack([material.conditions.yaw[batch.index], material.conditions.pitch[batch.index]], -1).to(device)
+            + residual
+        )
+        cameras = orbit.pose(*pose.unbind(-1))
         patch = render_patch(
             generator, planes, self.ws.expand(len(batch.index), -1, -1), cameras, batch.windows, rng,
             bfloat16=config.bfloat16, batch=config.frames_per_step, first=mine.start,
@@ -243,9 +246,9 @@ class _Training:
         views = material.views(batch.index).to(device)
         return Step(
             number=self.step, index=batch.index.to(device), patch=patch, windows=batch.windows, views=views, planes=planes,
-            delta=delta / unet.scale, cam2world=cameras, residual=residual,
-            outline=material.lip_masks(batch.index, views.target.shape[-1]).to(device),
-            mouths=batch.mouths.to(device), tokens=encoder(heard), heard=encoder.lips(codes), shapes=shapes,
+            delta=delta / unet.scale, cam2world=cameras, pose=pose, residual=residual,
+            outline=material.lip_masks(batch.index, views.target.shape[-1]).to(device), mouths=batch.mouths.to(device),
+            tokens=encoder(heard) if config.weights.smoothness else None, heard=encoder.lips(codes), shapes=shapes,
             own_sound=batch.heard_at == batch.index,
         )  # fmt: skip
 
