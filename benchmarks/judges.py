@@ -23,10 +23,11 @@ from talk3d.capture.track import interocular, lip_gap, track
 from talk3d.heads.model import HeadPack
 from talk3d.heads.subject import write_script
 from talk3d.judges.headnet import READINGS, SIZE, WEIGHTS, HeadNet, load_headnet
-from talk3d.judges.sync import FPS, RATE, SyncExpert, load_sync, sound_features, sync_offset
+from talk3d.judges.sync import SyncExpert, load_sync, sound_features, sync_offset
 from talk3d.pretrain.judges import random_background
 from talk3d.pretrain.portraits import PICTURES, VIEWS, Portraits, load_portraits, render_portraits
 from talk3d.pretrain.speakers import film_landmarks, load_recordings, random_person
+from talk3d.video import AUDIO_RATE, FPS
 
 FILMS, FILM_FRAMES, PIECE = 6, 250, 125
 PLANTED = range(-10, 11)
@@ -171,14 +172,14 @@ def clip(path: Path, sound_path: Path, work: Path) -> tuple[np.ndarray, np.ndarr
             np.save(tracked, track(frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)).landmarks)
     landmarks = np.load(tracked)
     sound, rate = soundfile.read(sound_path, dtype="float32")
-    if rate != RATE:
-        raise SystemExit(f"{sound_path} must be at {RATE} Hz.")
+    if rate != AUDIO_RATE:
+        raise SystemExit(f"{sound_path} must be at {AUDIO_RATE} Hz.")
     return landmarks, sound
 
 
 def delayed(samples: np.ndarray, frames: int) -> np.ndarray:
     """The sound, so many frames late (or early, if negative)."""
-    step = frames * RATE // FPS
+    step = frames * AUDIO_RATE // FPS
     return np.concatenate([np.zeros(step, np.float32), samples]) if step >= 0 else samples[-step:]
 
 
@@ -189,7 +190,7 @@ def planted(network: SyncExpert, films: list[tuple[np.ndarray, np.ndarray]], len
         span = length or len(landmarks)
         for begin in range(0, len(landmarks) - span + 1, span):
             for offset in PLANTED:
-                late = delayed(samples, offset)[begin * RATE // FPS : (begin + span) * RATE // FPS]
+                late = delayed(samples, offset)[begin * AUDIO_RATE // FPS : (begin + span) * AUDIO_RATE // FPS]
                 found = sync_offset(landmarks[begin : begin + span], late, network=network)
                 errors.append(found.offset - offset)
                 confidences.append(found.confidence)

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from talk3d.capture.build import Capture
-from talk3d.talker.audio import SAMPLES_PER_FRAME, AudioConfig, Loudness, frame_windows
+from talk3d.talker.audio import AudioConfig
+from talk3d.talker.clip import capture_windows
 
 COLUMNS = 40
 PARTS, SEAM = 6, 15
@@ -26,9 +27,8 @@ FEATURES = {"bands": ("bands",), "phones": ("phones",), "bands and phones": ("ba
 def features(capture: Capture) -> dict[str, np.ndarray]:
     """[F, numbers] of each kind, standardised by the training part."""
     config = AudioConfig(columns=COLUMNS)
-    sound, train = capture.audio(), slice(*capture.train)
-    heard = sound[train.start * SAMPLES_PER_FRAME : train.stop * SAMPLES_PER_FRAME]
-    windows = torch.cat(list(frame_windows([sound], Loudness.of([heard]).gain, config)))[: capture.count].numpy()
+    train = slice(*capture.train)
+    windows = capture_windows(capture, capture.train, config)[: capture.count].numpy()
     phones = AudioConfig(columns=COLUMNS, ear=False).channels
     kinds = {"bands": windows[:, : config.bands], "phones": windows[:, config.bands : phones], "ear": windows[:, phones:]}
     made = {}

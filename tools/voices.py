@@ -4,7 +4,8 @@ import numpy as np
 from espeak import Synthesiser
 
 from talk3d.heads.subject import Phone
-from talk3d.pretrain.speakers import RATE, Recording
+from talk3d.pretrain.speakers import Recording
+from talk3d.video import AUDIO_RATE
 
 # Sounds of the International Phonetic Alphabet to visemes; what is not listed (length, nasality, stress) does not move lips.
 VISEMES = {
@@ -98,8 +99,8 @@ def make_recordings(speak: Synthesiser, count: int, seed: int, unseen: bool = Fa
         speed, pitch, span = int(rng.integers(115, 215)), int(rng.integers(20, 80)), int(rng.integers(20, 80))
         sound, events = speak(sentences(language, rng), f"{language}+{variant}", speed, pitch, span)
         lead = float(rng.uniform(0.2, 0.8))
-        phones = phones_of(events, len(sound) / RATE)
-        quiet = np.zeros(int(lead * RATE), np.float32)
+        phones = phones_of(events, len(sound) / AUDIO_RATE)
+        quiet = np.zeros(int(lead * AUDIO_RATE), np.float32)
         phones = [Phone(p.start + lead, p.stop + lead, p.viseme) for p in phones]
-        recordings.append(Recording(np.concatenate([quiet, sound, quiet])[: 16 * RATE], phones))
+        recordings.append(Recording(np.concatenate([quiet, sound, quiet])[: 16 * AUDIO_RATE], phones))
     return recordings

@@ -15,10 +15,9 @@ from .evaluate.report import Report as Scores
 from .evaluate.report import evaluate
 from .personalize.subject import PersonalizeConfig
 from .prior.generator import load_prior
-from .talker.audio import RATE
 from .talker.config import TrainConfig
 from .talker.speak import Camera, SpeakConfig, Speaker, speak
-from .video import VideoWriter, read_audio, read_frames
+from .video import AUDIO_RATE, VideoWriter, read_audio, read_frames
 
 ASSETS = Path(__file__).parent / "assets"
 CAMERAS = ("source", "front", "orbit")
@@ -67,7 +66,7 @@ def _side_by_side(videos: list[Path], output: Path, sound: Path) -> None:
     rows: Iterator[tuple[np.ndarray, ...]] = zip(*(read_frames(video) for video in videos), strict=True)
     first = next(iter(read_frames(videos[0], stop=1)))
     height, width = first.shape[:2]
-    with VideoWriter(output, (width * len(videos), height), audio_rate=RATE, overwrite=True) as writer:
+    with VideoWriter(output, (width * len(videos), height), audio_rate=AUDIO_RATE, overwrite=True) as writer:
         writer.write_audio(read_audio(sound))
         for row in rows:
             writer.write(np.concatenate(row, 1))

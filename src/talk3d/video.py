@@ -32,6 +32,9 @@ FPS = 25
 AUDIO_RATE = 16_000
 """Samples per second of everything talk3d listens to."""
 
+SAMPLES_PER_FRAME = AUDIO_RATE // FPS
+"""640."""
+
 
 # ---------------------------------------------------------------------------------------------------------- looking
 

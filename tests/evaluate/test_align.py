@@ -7,8 +7,9 @@ import pytest
 
 from talk3d.capture.detect import apply, invert
 from talk3d.evaluate.align import by_motion, by_sound, fit, loudness, resizing, similarity
-from talk3d.evaluate.film import SAMPLES, Sound
+from talk3d.evaluate.film import Sound
 from talk3d.evaluate.follow import Landmarks, Motion
+from talk3d.video import SAMPLES_PER_FRAME
 
 
 @pytest.fixture
@@ -60,15 +61,17 @@ def test_loudness_is_the_level_of_each_hundredth(tmp_path: Path) -> None:
 def test_sound_is_read_from_any_frame_and_silent_outside(tmp_path: Path) -> None:
     import soundfile
 
-    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 10 * SAMPLES + 100).astype(np.float32)
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 10 * SAMPLES_PER_FRAME + 100).astype(np.float32)
     soundfile.write(tmp_path / "noise.wav", samples, 16000, subtype="FLOAT")
     sound = Sound(tmp_path / "noise.wav", tmp_path / "scratch")
     assert sound.frames == 11
-    assert np.array_equal(sound(3, 5), samples[3 * SAMPLES : 5 * SAMPLES])
+    assert np.array_equal(sound(3, 5), samples[3 * SAMPLES_PER_FRAME : 5 * SAMPLES_PER_FRAME])
     early, late, far = sound(-2, 1), sound(10, 12), sound(-5, -3)
-    assert np.array_equal(early, np.r_[np.zeros(2 * SAMPLES), samples[:SAMPLES]].astype(np.float32))
-    assert np.array_equal(late, np.r_[samples[10 * SAMPLES :], np.zeros(2 * SAMPLES - 100)].astype(np.float32))
-    assert np.array_equal(far, np.zeros(2 * SAMPLES, np.float32))
+    assert np.array_equal(early, np.r_[np.zeros(2 * SAMPLES_PER_FRAME), samples[:SAMPLES_PER_FRAME]].astype(np.float32))
+    assert np.array_equal(
+        late, np.r_[samples[10 * SAMPLES_PER_FRAME :], np.zeros(2 * SAMPLES_PER_FRAME - 100)].astype(np.float32)
+    )
+    assert np.array_equal(far, np.zeros(2 * SAMPLES_PER_FRAME, np.float32))
 
 
 def motion(seed: int, count: int = 300) -> Motion:

@@ -8,11 +8,11 @@ import pytest
 
 from talk3d import frozen
 from talk3d.evaluate.align import by_sound, loudness
-from talk3d.evaluate.film import SAMPLES, Sound, open_video
+from talk3d.evaluate.film import Sound, open_video
 from talk3d.evaluate.follow import Landmarks, Motion, follow, lips_of
 from talk3d.evaluate.lips import best_lag
 from talk3d.judges.sync import read_curve, sync_curve
-from talk3d.video import VideoWriter, read_frames
+from talk3d.video import SAMPLES_PER_FRAME, VideoWriter, read_frames
 
 FRAMES = 190
 """The shortest clip has some more."""
@@ -72,4 +72,4 @@ def test_films_cut_elsewhere_are_found_from_their_sound(clip: Clip, tmp_path: Pa
         soundfile.write(path, heard, 16000)
         found = by_sound(loudness(Sound(path, tmp_path / f"{number}.scratch")), whole)
         assert found is not None
-        assert found * 25 == pytest.approx(20 + shift + 100 / SAMPLES, abs=0.3)
+        assert found * 25 == pytest.approx(20 + shift + 100 / SAMPLES_PER_FRAME, abs=0.3)

@@ -6,9 +6,10 @@ import numpy as np
 import soundfile
 
 import talk3d
-from talk3d.evaluate.film import SAMPLES, Sound
+from talk3d.evaluate.film import Sound
 from talk3d.evaluate.speech import SETTLE, listen, pauses
 from talk3d.phone_decoder import HOP, segments
+from talk3d.video import SAMPLES_PER_FRAME
 
 VOICE = Path(talk3d.__file__).parent / "assets" / "drive.flac"
 
@@ -29,11 +30,13 @@ def test_planted_silence_is_found(tmp_path: Path) -> None:
     voice, rate = soundfile.read(VOICE, dtype="float32")
     assert rate == 16000
     voice = voice[8000:-8000]  # without the half seconds of silence around it
-    soundfile.write(tmp_path / "a.wav", np.concatenate([voice, np.zeros(20 * SAMPLES, np.float32), voice]), 16000)
+    soundfile.write(tmp_path / "a.wav", np.concatenate([voice, np.zeros(20 * SAMPLES_PER_FRAME, np.float32), voice]), 16000)
     sound = Sound(tmp_path / "a.wav", tmp_path / "scratch")
     speech = listen(sound, 0, sound.frames)
-    alone = pauses(np.sqrt((voice[: len(voice) // SAMPLES * SAMPLES].reshape(-1, SAMPLES) ** 2).mean(1)))
-    first = -(-len(voice) // SAMPLES)
+    alone = pauses(
+        np.sqrt((voice[: len(voice) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME].reshape(-1, SAMPLES_PER_FRAME) ** 2).mean(1))
+    )
+    first = -(-len(voice) // SAMPLES_PER_FRAME)
     assert speech.silent[first + SETTLE + 1 : first + 20 - SETTLE - 1].all()
     assert speech.pauses >= 1 + 2 * int((np.diff(alone.astype(int)) == 1).sum())
 
@@ -44,9 +47,11 @@ def test_closures_are_the_phones_of_the_decoder_on_the_clock_of_frames(tmp_path:
     sound = Sound(VOICE, tmp_path / "scratch")
     whole = listen(sound, 0, sound.frames)
     # The decoder is given a hundred frames of silence before and after.
-    padded = np.pad(voice, (100 * SAMPLES, 100 * SAMPLES + sound.frames * SAMPLES - len(voice)))
+    padded = np.pad(voice, (100 * SAMPLES_PER_FRAME, 100 * SAMPLES_PER_FRAME + sound.frames * SAMPLES_PER_FRAME - len(voice)))
     heard = [
-        ((a + b) / 2 * HOP / SAMPLES - 100, name) for name, a, b in segments((padded * 32767).astype(np.int16)) if name in "PBM"
+        ((a + b) / 2 * HOP / SAMPLES_PER_FRAME - 100, name)
+        for name, a, b in segments((padded * 32767).astype(np.int16))
+        if name in "PBM"
     ]
     assert len(heard) == len(whole.closures) >= 3
     for (middle, _), (start, stop) in zip(heard, whole.closures, strict=True):

@@ -10,8 +10,6 @@ from talk3d.capture import track
 from talk3d.errors import CheckpointError, ScoringError
 from talk3d.judges import sync
 from talk3d.judges.sync import (
-    FPS,
-    RATE,
     REACH,
     SyncDims,
     SyncExpert,
@@ -22,6 +20,7 @@ from talk3d.judges.sync import (
     sound_features,
     sync_offset,
 )
+from talk3d.video import AUDIO_RATE, FPS
 
 TINY = SyncDims(width=8, blocks=1, size=4)
 
@@ -51,7 +50,7 @@ class Meter(SyncExpert):
 
 def speech(opening: np.ndarray, late: int = 0) -> np.ndarray:
     """Noise as loud as a mouth is open, so many frames later."""
-    loud = np.roll(opening, late).repeat(RATE // FPS)
+    loud = np.roll(opening, late).repeat(AUDIO_RATE // FPS)
     return (np.random.default_rng(1).standard_normal(len(loud)) * 10 ** (loud - 2)).astype(np.float32)
 
 
@@ -163,9 +162,9 @@ def test_the_shipped_expert_finds_planted_offsets(late: int) -> None:
         film = np.full((len(file["places"]), 468, 2), np.nan)
         film[:, file["points"]] = file["places"] / 64  # pixels
         sound = file["sound"].astype(np.float32) / 32768
-    step = abs(late) * RATE // FPS
+    step = abs(late) * AUDIO_RATE // FPS
     sound = np.pad(sound, (step, 0)) if late >= 0 else sound[step:]
-    found = sync_offset(film, sound[: 150 * RATE // FPS])
+    found = sync_offset(film, sound[: 150 * AUDIO_RATE // FPS])
     assert found.offset == pytest.approx(late, abs=1.0)
     assert found.confidence > 0.4
     # Another person's words belong to no offset.

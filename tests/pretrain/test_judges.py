@@ -15,11 +15,12 @@ from talk3d.errors import CheckpointError
 from talk3d.heads.model import HeadPack
 from talk3d.heads.subject import Phone
 from talk3d.judges.headnet import READINGS, CloseUp, Glance, HeadNetDims
-from talk3d.judges.sync import RATE, SyncDims, SyncExpert
+from talk3d.judges.sync import SyncDims, SyncExpert
 from talk3d.pretrain import judges
 from talk3d.pretrain.judges import JudgeConfig, augmented, closeup_losses, fit, glance_losses, heard, random_clip, sync_losses
 from talk3d.pretrain.portraits import PICTURES, Portraits
 from talk3d.pretrain.speakers import Recording, Rig, TrackerModel
+from talk3d.video import AUDIO_RATE
 
 DIMS = HeadNetDims(
     widths=(4, 6, 8, 8, 8), blocks=(0, 1, 0, 0, 1), squeeze=4, hidden=16, embedding=8,
@@ -164,9 +165,9 @@ def recordings() -> list[Recording]:
     rng = np.random.default_rng(0)
     result = []
     for _ in range(3):
-        loud = (np.arange(8 * RATE) // 2400 % 2).astype(np.float32)
+        loud = (np.arange(8 * AUDIO_RATE) // 2400 % 2).astype(np.float32)
         phones = [Phone(0.3 * k + 0.15, 0.3 * k + 0.3, "aa") for k in range(26)]
-        result.append(Recording((rng.standard_normal(8 * RATE) * 0.1 * loud).astype(np.float32), phones))
+        result.append(Recording((rng.standard_normal(8 * AUDIO_RATE) * 0.1 * loud).astype(np.float32), phones))
     return result
 
 
@@ -174,14 +175,14 @@ def test_a_clip_keeps_sound_and_phones_together(recordings: list[Recording]) -> 
     clip = random_clip(recordings[0], np.random.default_rng(5))
     assert clip.frames == judges.CLIP
     for phone in [p for p in clip.phones if p.start > 0 and p.stop < 5.9]:
-        inside = clip.samples[round((phone.start + 0.02) * RATE) : round((phone.stop - 0.02) * RATE)]
-        before = clip.samples[max(0, round((phone.start - 0.1) * RATE)) : round((phone.start - 0.02) * RATE)]
+        inside = clip.samples[round((phone.start + 0.02) * AUDIO_RATE) : round((phone.stop - 0.02) * AUDIO_RATE)]
+        before = clip.samples[max(0, round((phone.start - 0.1) * AUDIO_RATE)) : round((phone.start - 0.02) * AUDIO_RATE)]
         assert inside.std() > 10 * before.std()
 
 
 def test_what_is_done_to_sound_does_not_move_it() -> None:
     """An expert for offsets would learn the shift of its own training data."""
-    click = np.zeros(RATE, np.float32)
+    click = np.zeros(AUDIO_RATE, np.float32)
     click[8000] = 1.0
     for seed in range(30):
         changed = heard(click, click * 0, np.random.default_rng(seed))

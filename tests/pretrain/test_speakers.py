@@ -9,7 +9,7 @@ from talk3d.camera import Orbit
 from talk3d.heads.model import HeadPack
 from talk3d.heads.raster import landmarks68, project
 from talk3d.heads.subject import Phone, write_script
-from talk3d.judges.sync import FPS, LIPS, RATE, in_face
+from talk3d.judges.sync import LIPS, in_face
 from talk3d.pretrain.speakers import (
     EYES,
     NOSE,
@@ -23,9 +23,10 @@ from talk3d.pretrain.speakers import (
     speaking_lips,
     wander,
 )
+from talk3d.video import AUDIO_RATE, FPS
 
 PHONES = [Phone(0.5 * k + 0.4, 0.5 * k + 0.6, "aa" if k % 2 else "PP") for k in range(10)]
-RECORDING = Recording(np.random.default_rng(0).standard_normal(6 * RATE).astype(np.float32) * 0.1, PHONES)
+RECORDING = Recording(np.random.default_rng(0).standard_normal(6 * AUDIO_RATE).astype(np.float32) * 0.1, PHONES)
 SIMPLE = TrackerModel(
     gain=np.tile(np.eye(40, dtype=np.float32), (1, 2)),  # 20 points, each reported twice
     mouth=np.zeros((1, 80), np.float32),
@@ -60,7 +61,7 @@ def test_the_rigs_points_are_the_heads(rig: Rig, pack: HeadPack) -> None:
 
 
 def test_recordings_come_back(tmp_path: Path) -> None:
-    save_recordings(tmp_path / "a.npz", [RECORDING, Recording(np.zeros(RATE, np.float32), PHONES[:1])], ["PP", "aa"])
+    save_recordings(tmp_path / "a.npz", [RECORDING, Recording(np.zeros(AUDIO_RATE, np.float32), PHONES[:1])], ["PP", "aa"])
     first, second = load_recordings(tmp_path / "a.npz")
     np.testing.assert_allclose(first.samples, RECORDING.samples, atol=1e-4)
     assert [phone.viseme for phone in first.phones] == [phone.viseme for phone in PHONES]

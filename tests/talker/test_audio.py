@@ -11,14 +11,13 @@ from talk3d.mel import mel_filters
 from talk3d.phone_decoder import HOP
 from talk3d.talker.audio import (
     BLOCK,
-    RATE,
-    SAMPLES_PER_FRAME,
     SPEECH_RMS,
     AudioConfig,
     Loudness,
     frame_windows,
 )
 from talk3d.talker.phones import CONTEXT, PIECE
+from talk3d.video import AUDIO_RATE, SAMPLES_PER_FRAME
 
 CONFIG = AudioConfig(phones=False, ear=False)  # these are in test_phones.py
 MIDDLE = SAMPLES_PER_FRAME // 2
@@ -31,8 +30,8 @@ def windows(sound: np.ndarray, gain: float = 1.0, config: AudioConfig = CONFIG) 
 def speech(seconds: float, seed: int = 0) -> np.ndarray:
     """Noise that swells like syllables, with pauses."""
     rng = np.random.default_rng(seed)
-    count = int(seconds * RATE)
-    time = np.arange(count) / RATE
+    count = int(seconds * AUDIO_RATE)
+    time = np.arange(count) / AUDIO_RATE
     envelope = np.clip(np.sin(2 * np.pi * 3 * time), 0, 1) * (np.sin(2 * np.pi * 0.4 * time) > -0.5)
     return (rng.standard_normal(count) * envelope * 0.1).astype(np.float32)
 
@@ -98,7 +97,9 @@ def test_speech_fills_the_range() -> None:
     values = windows(noise, Loudness.of([noise]).gain)
     assert values.min() == -1
     assert -0.3 < values.quantile(0.95) < 0.3
-    voice = sum(np.sin(2 * np.pi * 140 * k * np.arange(2 * RATE) / RATE) / k for k in range(1, 30)).astype(np.float32)
+    voice = sum(np.sin(2 * np.pi * 140 * k * np.arange(2 * AUDIO_RATE) / AUDIO_RATE) / k for k in range(1, 30)).astype(
+        np.float32
+    )
     assert 0.3 < windows(voice, Loudness.of([voice]).gain).max() < 1.2
 
 
@@ -126,7 +127,7 @@ def test_windows_move_with_the_sound() -> None:
 
 
 def test_what_lies_outside_the_recording_is_silence() -> None:
-    sound = speech(2.0) + 0.05 * np.random.default_rng(1).standard_normal(2 * RATE).astype(np.float32)
+    sound = speech(2.0) + 0.05 * np.random.default_rng(1).standard_normal(2 * AUDIO_RATE).astype(np.float32)
     found = windows(sound)
     assert (found[0, :, :12] == -1).all()
     assert (found[0, :, 20:] > -1).any()
@@ -152,12 +153,12 @@ def test_level_of_a_recording_does_not_matter(level: float) -> None:
 
 
 def test_speaking_parts_come_to_the_stated_level_whatever_the_pauses() -> None:
-    spoken = speech(4.0) + np.sin(np.arange(4 * RATE) * 0.3).astype(np.float32) * 0.05
+    spoken = speech(4.0) + np.sin(np.arange(4 * AUDIO_RATE) * 0.3).astype(np.float32) * 0.05
     # A room is never quite silent.
-    pause = 1e-3 * np.random.default_rng(2).standard_normal(6 * RATE).astype(np.float32)
+    pause = 1e-3 * np.random.default_rng(2).standard_normal(6 * AUDIO_RATE).astype(np.float32)
     gains = [Loudness.of([part]).gain for part in (spoken, np.concatenate([spoken, pause]))]
     assert gains[1] == pytest.approx(gains[0], rel=0.02)
-    tone = np.sin(np.arange(RATE) * 0.3).astype(np.float32) * 0.2
+    tone = np.sin(np.arange(AUDIO_RATE) * 0.3).astype(np.float32) * 0.2
     assert Loudness.of([tone]).gain * 0.2 / math.sqrt(2) == pytest.approx(SPEECH_RMS, rel=0.01)
 
 
@@ -168,7 +169,7 @@ def test_loudness_does_not_depend_on_the_chunks() -> None:
     assert chunked.samples == len(sound)
 
 
-@pytest.mark.parametrize("sound", [np.zeros(0, np.float32), np.zeros(100, np.float32), np.zeros(RATE, np.float32)])
+@pytest.mark.parametrize("sound", [np.zeros(0, np.float32), np.zeros(100, np.float32), np.zeros(AUDIO_RATE, np.float32)])
 def test_silence_asks_for_no_gain(sound: np.ndarray) -> None:
     assert Loudness.of([sound]).gain == 1.0
 
@@ -179,10 +180,10 @@ def test_whispers_are_not_raised_without_limit() -> None:
 
 @pytest.mark.parametrize("hertz", [300, 1000, 4000])
 def test_a_tone_sounds_in_its_band(hertz: int) -> None:
-    tone = np.sin(2 * np.pi * hertz * np.arange(RATE) / RATE).astype(np.float32) * 0.1
+    tone = np.sin(2 * np.pi * hertz * np.arange(AUDIO_RATE) / AUDIO_RATE).astype(np.float32) * 0.1
     band = int(windows(tone)[12].mean(1).argmax())
-    filters = mel_filters(CONFIG.bands, CONFIG.fft, RATE, CONFIG.low, CONFIG.high)
-    centre = float((filters[:, band] * torch.linspace(0, RATE / 2, 257)).sum())
+    filters = mel_filters(CONFIG.bands, CONFIG.fft, AUDIO_RATE, CONFIG.low, CONFIG.high)
+    centre = float((filters[:, band] * torch.linspace(0, AUDIO_RATE / 2, 257)).sum())
     assert centre == pytest.approx(hertz, rel=0.12)
 
 

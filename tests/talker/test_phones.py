@@ -12,25 +12,26 @@ from talk3d import phone_decoder
 from talk3d.errors import ConfigError
 from talk3d.phone_decoder import HOP, PHONES, segments
 from talk3d.talker import phones
-from talk3d.talker.audio import RATE, SAMPLES_PER_FRAME, AudioConfig, Loudness, frame_windows
+from talk3d.talker.audio import AudioConfig, Loudness, frame_windows
 from talk3d.talker.phones import CONTEXT, PIECE
+from talk3d.video import AUDIO_RATE, SAMPLES_PER_FRAME
 
 CONFIG = AudioConfig(ear=False)
-PIECE_SECONDS = PIECE * HOP // RATE
+PIECE_SECONDS = PIECE * HOP // AUDIO_RATE
 
 
 @pytest.fixture(scope="module")
 def voice() -> np.ndarray:
     """The shipped sound, nine seconds of speech, brought to the level that frame_windows expects."""
     sound, rate = soundfile.read(Path(talk3d.__file__).parent / "assets" / "drive.flac", dtype="float32")
-    assert rate == RATE
+    assert rate == AUDIO_RATE
     return sound * Loudness.of([sound]).gain
 
 
 @pytest.fixture(scope="module")
 def phrase(voice: np.ndarray) -> np.ndarray:
     """Two seconds of it without a pause; it begins and ends with the voice."""
-    return voice[int(1.5 * RATE) : int(3.46 * RATE)]
+    return voice[int(1.5 * AUDIO_RATE) : int(3.46 * AUDIO_RATE)]
 
 
 def windows(sound: np.ndarray, gain: float = 1.0, config: AudioConfig = CONFIG) -> torch.Tensor:
@@ -52,7 +53,7 @@ def timeline(found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def placed(sound: np.ndarray, start: int, seconds: float) -> np.ndarray:
     """A sound in digital silence."""
-    whole = np.zeros(int(seconds * RATE), np.float32)
+    whole = np.zeros(int(seconds * AUDIO_RATE), np.float32)
     whole[start : start + len(sound)] = sound
     return whole
 
@@ -84,7 +85,7 @@ def test_a_voice_says_one_phone_at_a_time_and_many_in_all(voice: np.ndarray) -> 
     assert evidence.sum(0).max() < 1 + 1e-5
     assert (evidence.amax(1) == 1).sum() > 20
     # It speaks for 7.3 s of the 9: all but a second of the time, some phone is surer than the others.
-    assert 6 < float((evidence.amax(0) > 0.5).sum()) * HOP / RATE < 8
+    assert 6 < float((evidence.amax(0) > 0.5).sum()) * HOP / AUDIO_RATE < 8
 
 
 def test_phones_are_what_the_decoder_says(phrase: np.ndarray) -> None:
@@ -112,28 +113,28 @@ def test_phones_are_what_the_decoder_says(phrase: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("columns", [32, 24])
-@pytest.mark.parametrize("start", [RATE, 50_001, PIECE_SECONDS * RATE - RATE, PIECE_SECONDS * RATE])
+@pytest.mark.parametrize("start", [AUDIO_RATE, 50_001, PIECE_SECONDS * AUDIO_RATE - AUDIO_RATE, PIECE_SECONDS * AUDIO_RATE])
 def test_phones_begin_and_end_with_the_voice(phrase: np.ndarray, start: int, columns: int) -> None:
     """Also where a piece ends within the phrase, or begins with it; in bands and phones alike."""
-    found = windows(placed(phrase, start, start / RATE + 3), config=AudioConfig(columns=columns, ear=False))
+    found = windows(placed(phrase, start, start / AUDIO_RATE + 3), config=AudioConfig(columns=columns, ear=False))
     loud = (np.abs(phrase) > 0.02).nonzero()[0]
     for channels, threshold in ((found[:, : CONFIG.bands].mean(1, keepdim=True), -0.8), (heard(found), 0.0)):
         line, centres = timeline(channels)
         active = centres[line.amax(0) > threshold]
-        assert float(active[0]) == pytest.approx(start + loud[0], abs=0.04 * RATE)
-        assert float(active[-1]) == pytest.approx(start + loud[-1], abs=0.04 * RATE)
+        assert float(active[0]) == pytest.approx(start + loud[0], abs=0.04 * AUDIO_RATE)
+        assert float(active[-1]) == pytest.approx(start + loud[-1], abs=0.04 * AUDIO_RATE)
 
 
 def test_phones_move_with_the_sound(voice: np.ndarray) -> None:
     """By a whole piece, that is: then the decoder is given the same."""
     frames = PIECE * HOP // SAMPLES_PER_FRAME
-    later = windows(placed(voice, frames * SAMPLES_PER_FRAME, PIECE_SECONDS + len(voice) / RATE))
+    later = windows(placed(voice, frames * SAMPLES_PER_FRAME, PIECE_SECONDS + len(voice) / AUDIO_RATE))
     assert torch.equal(heard(later)[frames:], heard(windows(voice)))
 
 
-@pytest.mark.parametrize("size", [641, 3 * RATE, PIECE * HOP, PIECE * HOP + 1])
+@pytest.mark.parametrize("size", [641, 3 * AUDIO_RATE, PIECE * HOP, PIECE * HOP + 1])
 def test_phones_do_not_depend_on_the_chunks(voice: np.ndarray, size: int) -> None:
-    sound = np.tile(voice, 5)[: 2 * PIECE * HOP + 5 * RATE + 77]  # three pieces, the last one in part
+    sound = np.tile(voice, 5)[: 2 * PIECE * HOP + 5 * AUDIO_RATE + 77]  # three pieces, the last one in part
     chunks = [sound[i : i + size] for i in range(0, len(sound), size)]
     found = torch.cat(list(frame_windows(chunks, 1.0, CONFIG)))
     assert torch.equal(found, windows(sound))
@@ -144,7 +145,7 @@ def test_pieces_agree_where_they_meet(voice: np.ndarray) -> None:
     """What a word is does not depend on its place: the phones of a sound moved by half a piece are mostly the same."""
     sound = np.tile(voice, 2)
     frames = PIECE * HOP // SAMPLES_PER_FRAME // 2
-    moved = windows(placed(sound, frames * SAMPLES_PER_FRAME, PIECE_SECONDS / 2 + len(sound) / RATE))[frames:]
+    moved = windows(placed(sound, frames * SAMPLES_PER_FRAME, PIECE_SECONDS / 2 + len(sound) / AUDIO_RATE))[frames:]
     one, other = timeline(heard(windows(sound)))[0], timeline(heard(moved))[0]
     spoken = one.amax(0) > 0
     assert (one.argmax(0) == other.argmax(0))[spoken].float().mean() > 0.6
@@ -152,7 +153,7 @@ def test_pieces_agree_where_they_meet(voice: np.ndarray) -> None:
 
 @pytest.mark.parametrize(("samples", "frames"), [(0, 0), (1, 1), (640, 1), (641, 2), (1600, 3), (32001, 51)])
 def test_short_sounds_have_windows_too(voice: np.ndarray, samples: int, frames: int) -> None:
-    blocks = list(frame_windows([voice[2 * RATE : 2 * RATE + samples]], 1.0, CONFIG))
+    blocks = list(frame_windows([voice[2 * AUDIO_RATE : 2 * AUDIO_RATE + samples]], 1.0, CONFIG))
     assert sum(map(len, blocks)) == frames
     assert all(block.shape[1:] == (CONFIG.channels, CONFIG.columns) for block in blocks)
 
@@ -160,7 +161,7 @@ def test_short_sounds_have_windows_too(voice: np.ndarray, samples: int, frames: 
 @pytest.mark.parametrize("level", [0.0, 5e-5])
 def test_silence_is_no_phone_and_asks_no_decoder(level: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(phone_decoder, "_decoder", lambda: pytest.fail("there is nothing to decode"))
-    hiss = level * np.random.default_rng(0).uniform(-1, 1, 10 * RATE).astype(np.float32)
+    hiss = level * np.random.default_rng(0).uniform(-1, 1, 10 * AUDIO_RATE).astype(np.float32)
     assert (heard(windows(hiss)) == -1).all()
     assert (windows(0 * hiss) == -1).all()
 
@@ -181,7 +182,7 @@ def test_a_decoder_that_hears_nothing_is_no_error(monkeypatch: pytest.MonkeyPatc
 
 
 def test_phones_do_not_depend_on_what_was_decoded_before(voice: np.ndarray) -> None:
-    sounds = {start: samples(voice[start * RATE : (start + 3) * RATE]) for start in (0, 1, 3, 6)}
+    sounds = {start: samples(voice[start * AUDIO_RATE : (start + 3) * AUDIO_RATE]) for start in (0, 1, 3, 6)}
     fresh = {}
     for start, sound in sounds.items():
         phone_decoder._decoder.cache_clear()
@@ -191,7 +192,7 @@ def test_phones_do_not_depend_on_what_was_decoded_before(voice: np.ndarray) -> N
 
 
 def test_gain_is_the_factor_on_the_sound(voice: np.ndarray) -> None:
-    short = voice[: 4 * RATE]
+    short = voice[: 4 * AUDIO_RATE]
     assert torch.equal(heard(windows(0.25 * short, 4.0)), heard(windows(short)))  # exact: powers of two
     clipped = (100.0 * short).clip(-1, 1)  # and does not wrap around
     assert torch.equal(heard(windows(short, 100.0)), heard(windows(clipped)))

@@ -18,9 +18,7 @@ from jaxtyping import Float
 
 from ..errors import ConfigError, ScoringError
 from ..judges.sync import sync_offset
-from ..video import AUDIO_RATE, FPS, read_audio_chunks
-
-SAMPLES_PER_FRAME = AUDIO_RATE // FPS
+from ..video import AUDIO_RATE, SAMPLES_PER_FRAME, read_audio_chunks
 
 LEAST = 1.0
 """Frames by which sound must be out of step to be moved: the expert errs by a few tenths on a whole clip."""

@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Float
 
 from ..capture.detect import apply
-from .film import SAMPLES, Sound
+from ..video import SAMPLES_PER_FRAME
+from .film import Sound
 from .follow import RIGID, Landmarks, Motion
 
 HERTZ = 100
@@ -54,7 +55,7 @@ class Place:
 
 def loudness(sound: Sound) -> Float[np.ndarray, " hundredths"]:
     """Log of the root mean square, a hundred times a second; silence ends 50 dB below the loudest."""
-    step, levels = SAMPLES * 25 // HERTZ, []
+    step, levels = SAMPLES_PER_FRAME * 25 // HERTZ, []
     for start in range(0, sound.frames, 1500):
         samples = sound(start, min(start + 1500, sound.frames)).astype(np.float64)
         levels.append(np.sqrt((samples.reshape(-1, step) ** 2).mean(axis=1)))

@@ -16,9 +16,8 @@ from jaxtyping import Float
 from ..capture.build import Capture
 from ..capture.detect import warp
 from ..errors import NoAudioError
-from ..video import AUDIO_RATE, FPS, count_frames, read_audio_chunks, read_frames, require_video
+from ..video import SAMPLES_PER_FRAME, count_frames, read_audio_chunks, read_frames, require_video
 
-SAMPLES = AUDIO_RATE // FPS
 """Of sound, under each frame."""
 
 
@@ -102,7 +101,7 @@ class Sound:
         with scratch.open("wb") as file:
             for chunk in read_audio_chunks(source):
                 file.write(chunk.astype("<f4").tobytes())
-        self.frames = -(-scratch.stat().st_size // (4 * SAMPLES))
+        self.frames = -(-scratch.stat().st_size // (4 * SAMPLES_PER_FRAME))
         """How many frames there is sound for."""
 
     def __call__(self, start: int, stop: int) -> Float[np.ndarray, " samples"]:
@@ -110,9 +109,9 @@ class Sound:
         first = max(0, start)
         known = np.zeros(0, np.float32)
         if stop > first:
-            known = np.fromfile(self._path, "<f4", (stop - first) * SAMPLES, offset=4 * SAMPLES * first)
-        before = (min(first, stop) - start) * SAMPLES
-        return np.pad(known.astype(np.float32), (before, max(0, (stop - start) * SAMPLES - before - len(known))))
+            known = np.fromfile(self._path, "<f4", (stop - first) * SAMPLES_PER_FRAME, offset=4 * SAMPLES_PER_FRAME * first)
+        before = (min(first, stop) - start) * SAMPLES_PER_FRAME
+        return np.pad(known.astype(np.float32), (before, max(0, (stop - start) * SAMPLES_PER_FRAME - before - len(known))))
 
     def part(self, first: int) -> Callable[[int, int], Float[np.ndarray, " samples"]]:
         """The same from frame `first` on, counted from 0 again."""

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from ..phone_decoder import HOP, segments
-from .film import SAMPLES, Sound
+from ..video import SAMPLES_PER_FRAME
+from .film import Sound
 
 CLOSING = ("P", "B", "M")
 """Phones that cannot be said with open lips."""
@@ -45,11 +46,11 @@ def listen(sound: Sound, start: int, stop: int) -> Speech:
     for first in range(0, count, PIECE):
         last = min(first + PIECE, count)
         samples = sound(start + first, start + last)
-        level[first:last] = np.sqrt((samples.reshape(-1, SAMPLES).astype(np.float64) ** 2).mean(axis=1))
+        level[first:last] = np.sqrt((samples.reshape(-1, SAMPLES_PER_FRAME).astype(np.float64) ** 2).mean(axis=1))
         around = sound(start + first - CONTEXT, start + last + CONTEXT)
         for name, begin, end in segments((around.clip(-1, 1) * 32767).astype(np.int16)):
             # Of the phone's columns, as frames of the film.
-            begun, ended = begin * HOP / SAMPLES + first - CONTEXT, end * HOP / SAMPLES + first - CONTEXT
+            begun, ended = begin * HOP / SAMPLES_PER_FRAME + first - CONTEXT, end * HOP / SAMPLES_PER_FRAME + first - CONTEXT
             if name in CLOSING and first <= (begun + ended) / 2 < last:
                 events.append((max(0, int(begun) - 1), min(count, int(np.ceil(ended)) + 1)))
     return Speech(np.array(events, np.int64).reshape(-1, 2), pauses(level))

@@ -9,7 +9,6 @@ Letters: B clips, T frames at 25 per second, C = 4 T columns of 10 ms, E numbers
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,13 +21,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..mel import mel_filters
+from ..mel import log_mel
+from ..video import AUDIO_RATE
 from .sync import TimeBlock
 from .weights import read_weights, save_weights
 
 VISEMES = ("PP", "FF", "TH", "DD", "kk", "CH", "SS", "nn", "RR", "aa", "E", "I", "O", "U", "rest")
 """Mouth shapes by the head pack's names, and the mouth at rest."""
-RATE, HOP, SPAN, FFT, BANDS = 16000, 160, 400, 512, 40
+HOP, SPAN, FFT, BANDS = 160, 400, 512, 40
+LOW, HIGH = 60.0, 7600.0
+"""Hz."""
 COLUMNS = 4
 """Per frame."""
 FLOOR = 1e-5
@@ -90,10 +92,7 @@ def ear_bands(samples: Float[np.ndarray, " samples"]) -> Float[Tensor, "bands co
     lead = FFT // 2 - HOP // 2
     count = -(-len(samples) // HOP)
     padded = np.pad(samples, (lead, (count - 1) * HOP + FFT - lead - len(samples))).astype(np.float32)
-    window = F.pad(torch.hann_window(SPAN), ((FFT - SPAN) // 2,) * 2)
-    power = torch.fft.rfft(torch.from_numpy(padded).unfold(0, FFT, HOP) * window).abs().square() / (SPAN / 2)
-    log = torch.log10((power @ mel_filters(BANDS, FFT, RATE)).clamp(min=FLOOR))
-    return ((log - math.log10(FLOOR)) * (2 / 6) - 1).T.contiguous()
+    return log_mel(torch.from_numpy(padded), BANDS, FFT, SPAN, HOP, AUDIO_RATE, LOW, HIGH, FLOOR).T.contiguous()
 
 
 @torch.no_grad()

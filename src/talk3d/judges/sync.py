@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from ..errors import ScoringError
 from ..mel import mel_filters
+from ..video import AUDIO_RATE, FPS
 from .weights import read_weights, save_weights
 
-FPS, RATE = 25, 16000
 COLUMNS, HOP, WINDOW, FFT, BANDS = 4, 160, 400, 512, 40
 """Columns of sound per frame, samples between them, samples under each, size of the transform, mel bands."""
 REACH = 15
@@ -110,7 +110,7 @@ def sound_features(samples: Float[np.ndarray, " samples"], frames: int) -> Float
     padded = np.pad(samples[: length - lead], (lead, max(0, length - lead - len(samples)))).astype(np.float32)
     window = F.pad(torch.hann_window(WINDOW), ((FFT - WINDOW) // 2,) * 2)
     power = torch.fft.rfft(torch.from_numpy(padded).unfold(0, FFT, HOP) * window).abs().square()
-    mel = power @ mel_filters(BANDS, FFT, RATE)  # [4 T, bands]
+    mel = power @ mel_filters(BANDS, FFT, AUDIO_RATE)  # [4 T, bands]
     # Silence lies 60 dB below the loudest, whatever the gain.
     log = mel.clamp(min=1e-6 * float(mel.max()) + 1e-10).log()
     normal = (log - log.mean(0)) / (log.std(0) + 0.3)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from ..video import AUDIO_RATE
 from .foreign import load_foreign
 
 FRAMES, SIDE = 5, 224
@@ -24,7 +25,7 @@ FRAMES, SIDE = 5, 224
 SHIFT = 15
 CEPSTRA, COLUMNS, PER_FRAME = 13, 20, 4
 """Numbers of a column of sound, columns of a window, columns of a frame: a hundred columns a second."""
-RATE, STEP, LENGTH, FFT, BANDS = 16000, 160, 400, 512, 26
+STEP, LENGTH, FFT, BANDS = 160, 400, 512, 26
 EMPHASIS, LIFTER = 0.97, 22
 
 
@@ -116,8 +117,8 @@ def cepstra(samples: Float[np.ndarray, " samples"]) -> Float[Tensor, "13 columns
 @lru_cache
 def _bands() -> Float[Tensor, "26 257"]:
     """Triangles that rise and fall between bins, evenly spaced in mels from 0 to 8 kHz."""
-    mels = torch.linspace(0, 2595 * np.log10(1 + RATE / 2 / 700), BANDS + 2, dtype=torch.float64)
-    bins = torch.floor((FFT + 1) * 700 * (10 ** (mels / 2595) - 1) / RATE)
+    mels = torch.linspace(0, 2595 * np.log10(1 + AUDIO_RATE / 2 / 700), BANDS + 2, dtype=torch.float64)
+    bins = torch.floor((FFT + 1) * 700 * (10 ** (mels / 2595) - 1) / AUDIO_RATE)
     place = torch.arange(FFT // 2 + 1, dtype=torch.float64)
     low, middle, high = bins[:-2, None], bins[1:-1, None], bins[2:, None]
     rising = torch.where((place >= low) & (place < middle), (place - low) / (middle - low).clamp_min(1), 0)

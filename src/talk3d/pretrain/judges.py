@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from ..heads.subject import Phone
 from ..judges.headnet import CLOSE, SIZE, HeadNet, face_frame
-from ..judges.sync import FPS, RATE, REACH, SyncExpert, mouth_features, sound_features
+from ..judges.sync import REACH, SyncExpert, mouth_features, sound_features
 from ..runs import Run, Workers, warmed_cosine
+from ..video import AUDIO_RATE, FPS
 from .portraits import PICTURES, Portraits
 from .speakers import Recording, Rig, TrackerModel, shifted, speaking_lips
 
@@ -318,11 +319,11 @@ def sync_losses(recordings: Sequence[Recording], rig: Rig, tracker: TrackerModel
 def random_clip(recording: Recording, rng: np.random.Generator) -> Recording:
     """Six seconds of a recording, played faster or slower: other lengths of the vocal tract, other tempos."""
     factor = math.exp(rng.uniform(-0.16, 0.16))
-    length = int(CLIP * RATE / FPS)
+    length = int(CLIP * AUDIO_RATE / FPS)
     begin = int(rng.integers(len(recording.samples) - int(length * factor)))
     places = begin + np.arange(length) * factor
     samples = np.interp(places, np.arange(len(recording.samples)), recording.samples).astype(np.float32)
-    phones = shifted(recording.phones, -begin / RATE)
+    phones = shifted(recording.phones, -begin / AUDIO_RATE)
     return Recording(samples, [Phone(p.start / factor, p.stop / factor, p.viseme) for p in phones])
 
 
@@ -330,12 +331,13 @@ def heard(samples: NDArray[np.float32], other: NDArray[np.float32], rng: np.rand
     """Speech [N] as it may reach a listener: through a room, a poor microphone, a codec, beside noise or another voice."""
     level = float(samples.std()) + 1e-6
     if rng.random() < 0.4:  # a room: an exponential tail of 0.1 to 0.6 s beside the direct sound
-        tail = rng.standard_normal(RATE // 2) * np.exp(-np.arange(RATE // 2) / RATE * 6.9 / rng.uniform(0.1, 0.6))
+        seconds = np.arange(AUDIO_RATE // 2) / AUDIO_RATE
+        tail = rng.standard_normal(len(seconds)) * np.exp(-seconds * 6.9 / rng.uniform(0.1, 0.6))
         tail *= rng.uniform(0.1, 0.6) / np.sqrt((tail**2).sum())
         tail[0] = 1
         samples = _filtered(samples, np.fft.rfft(tail, len(samples) + len(tail)))
     if rng.random() < 0.4:  # a codec or a telephone: low-passed at 3 to 7.5 kHz
-        hertz = np.fft.rfftfreq(2 * len(samples), 1 / RATE)
+        hertz = np.fft.rfftfreq(2 * len(samples), 1 / AUDIO_RATE)
         samples = _filtered(samples, 1 / (1 + (hertz / rng.uniform(3000, 7500)) ** 8))
     if rng.random() < 0.7:
         white = rng.standard_normal(len(samples))

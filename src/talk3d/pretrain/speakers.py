@@ -28,8 +28,9 @@ from ..errors import NoFaceError
 from ..heads.latent import LATENT_SIZE, parameters_from_latent
 from ..heads.model import HeadPack, HeadParameters, to_world
 from ..heads.subject import Phone, Script, lip_shapes, perform, write_script
-from ..judges.sync import FPS, LIP_NUMBERS, RATE, in_face, lips_in_face
+from ..judges.sync import LIP_NUMBERS, in_face, lips_in_face
 from ..partials import write_whole
+from ..video import AUDIO_RATE, FPS
 
 MOUTH = tuple(range(48, 68))
 """Of the 68 points."""
@@ -49,7 +50,7 @@ class Recording:
 
     @property
     def frames(self) -> int:
-        return len(self.samples) * FPS // RATE
+        return len(self.samples) * FPS // AUDIO_RATE
 
 
 def save_recordings(path: Path, recordings: Sequence[Recording], visemes: list[str]) -> None:

@@ -20,14 +20,12 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..judges.ear import LEVEL, ear_columns, load_ear
-from ..mel import mel_filters
+from ..mel import log_mel
 from ..phone_decoder import HOP, PHONES
+from ..video import AUDIO_RATE, SAMPLES_PER_FRAME
 from .logits import LogitsConfig, hub_recogniser, logit_windows
 from .phones import phone_columns
 
-RATE = 16000
-FPS = 25
-SAMPLES_PER_FRAME = RATE // FPS
 BLOCK = 50
 """Frames analysed at a time."""
 SPEECH_RMS = LEVEL
@@ -184,7 +182,7 @@ def silent_window(config: AnyAudioConfig) -> Float[Tensor, "channels columns"]:
     """
     if isinstance(config, LogitsConfig):
         return torch.zeros(config.channels, config.columns)
-    windows = torch.cat(list(frame_windows([np.zeros(2 * RATE, np.float32)], 1.0, config)))
+    windows = torch.cat(list(frame_windows([np.zeros(2 * AUDIO_RATE, np.float32)], 1.0, config)))
     return windows[len(windows) // 2].clone()
 
 
@@ -220,16 +218,9 @@ def _log_mel_blocks(
         start += frames
 
 
-def _log_mel_windows(samples: Tensor, frames: int, config: AudioConfig) -> Tensor:
-    window = torch.zeros(config.fft)
-    margin = (config.fft - config.window) // 2
-    window[margin : margin + config.window] = torch.hann_window(config.window)
-    spectra = samples.unfold(0, config.fft, config.hop) * window  # [columns in all, fft]
-    power = torch.fft.rfft(spectra).abs().square() / (config.window / 2)
-    mel = power @ mel_filters(config.bands, config.fft, RATE, config.low, config.high)  # [columns, M]
-    log = torch.log10(mel.clamp(min=config.floor))
-    # Fixed constants bring silence to -1 and loud speech to about +1.
-    normal = (log - math.log10(config.floor)) * (2 / 6) - 1
-    columns_per_frame = SAMPLES_PER_FRAME // config.hop
-    windows = normal.unfold(0, config.columns, columns_per_frame)  # [T, M, K]
+def _log_mel_windows(samples: Tensor, frames: int, config: AudioConfig) -> Float[Tensor, "frames bands columns"]:
+    bands = log_mel(
+        samples, config.bands, config.fft, config.window, config.hop, AUDIO_RATE, config.low, config.high, config.floor
+    )  # fmt: skip
+    windows = bands.unfold(0, config.columns, SAMPLES_PER_FRAME // config.hop)
     return windows[:frames].contiguous()

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ConfigError, ModelMissingError
+from ..video import AUDIO_RATE
 
 STEP = 320
 """Samples between two steps; a video frame lasts two."""
@@ -94,8 +95,9 @@ def _pieces(
             logits = recognise(np.pad(piece, (0, whole - len(piece))))
             if logits.shape[1] != config.channels or len(logits) < CONTEXT + PIECE:
                 raise ConfigError(
-                    f"`{config.extractor}` makes {logits.shape[1]} logits, {len(logits)} times in {whole / 16000:g} s, but the "
-                    f"avatar was trained with {config.channels}, every 20 ms. Use the recogniser that it was trained with."
+                    f"`{config.extractor}` makes {logits.shape[1]} logits, {len(logits)} times in {whole / AUDIO_RATE:g} s, "
+                    f"but the avatar was trained with {config.channels}, every 20 ms. Use the recogniser that it was trained "
+                    "with."
                 )
             count = min(PIECE, -(-received // STEP) - done) if ended else PIECE
             sound, done = sound[PIECE * STEP :], done + count
@@ -130,7 +132,7 @@ def hub_recogniser(config: LogitsConfig) -> Recogniser:
 
     @torch.inference_mode()
     def recognise(sound: np.ndarray) -> Tensor:
-        values = prepare(sound, sampling_rate=16000, return_tensors="pt").input_values
+        values = prepare(sound, sampling_rate=AUDIO_RATE, return_tensors="pt").input_values
         return model(values).logits[0].float()
 
     return recognise

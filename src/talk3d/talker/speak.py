@@ -27,8 +27,8 @@ from ..capture.frames import warp_plate
 from ..errors import ConfigError, NoAudioError
 from ..prior.generator import Generator, Picture, Profile, composite
 from ..prior.subject import Subject
-from ..video import FPS, VideoWriter, read_audio_chunks
-from .audio import RATE, SAMPLES_PER_FRAME, Loudness, frame_windows, silent_window
+from ..video import AUDIO_RATE, FPS, SAMPLES_PER_FRAME, VideoWriter, read_audio_chunks
+from .audio import Loudness, frame_windows, silent_window
 from .clip import audio_neighbourhood, capture_windows, place_token
 from .config import TrainConfig
 from .delta import DeltaConfig, DeltaNetwork
@@ -455,7 +455,7 @@ def speak(
         loudness = Loudness.of(read_audio_chunks(sound))
         if loudness.samples < SAMPLES_PER_FRAME:
             raise NoAudioError(
-                f"`{sound}` holds only {loudness.samples / RATE:.3f} s of sound; at least one frame (0.04 s) is needed."
+                f"`{sound}` holds only {loudness.samples / AUDIO_RATE:.3f} s of sound; at least one frame (0.04 s) is needed."
             )
         total = -(-loudness.samples // SAMPLES_PER_FRAME)
         windows = frame_windows(read_audio_chunks(sound), loudness.gain, speaker.audio)
@@ -496,7 +496,7 @@ def speak(
 
     done = 0
     size = (speaker.size, speaker.size)
-    with VideoWriter(output, size, audio_rate=RATE, metadata=metadata, overwrite=overwrite) as writer:
+    with VideoWriter(output, size, audio_rate=AUDIO_RATE, metadata=metadata, overwrite=overwrite) as writer:
         pending = iter(chunks)
         written = 0
         for block in blocks:
