@@ -538,7 +538,7 @@ def test_what_cannot_be_measured_is_refused_at_once(
 
     monkeypatch.setattr(bench, "measure", lambda *rest: pytest.fail("drew frames"))
     with pytest.raises(ArtifactError, match="made from another Capture"):
-        refused(make_capture(tmp_path / "other", "prior", test_noise=True).root)
+        refused(make_capture(tmp_path / "other", tiny_capture.prior_hash, test_noise=True).root)
     with pytest.raises(ConfigError, match="the test part has"):
         refused(tiny_capture.root, 2)
     with pytest.raises(ConfigError, match="longer film"):

@@ -52,7 +52,7 @@ def learn_to_listen(
         optimizer.param_groups[0]["lr"] = 2e-3 * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         index = torch.from_numpy(rng.integers(0, len(audio), 48))
         around = audio_neighbourhood(audio, index, windows, nothing)
-        heard = torch.cat([vary(around, config, rng), silence])
+        heard = torch.cat([augment(around, config, rng), silence])
         wanted = torch.cat([shapes[index], closed_shape.expand(2, -1)])
         loss = F.mse_loss(encoder.lips(encoder.hear(heard)), wanted)
         optimizer.zero_grad(set_to_none=True)
@@ -74,7 +74,7 @@ def listening_parameters(encoder: TokenEncoder) -> list[nn.Parameter]:
     return [parameter for module in modules for parameter in module.parameters()]
 
 
-def vary(
+def augment(
     heard: Float[Tensor, "batch windows channels columns"], audio: AudioConfig, rng: np.random.Generator
 ) -> Float[Tensor, "batch windows channels columns"]:
     """Another level (0.9 dB) and a little noise: what must not change the lips."""

@@ -22,9 +22,9 @@ from ..prior.patch import Windows
 from ..prior.subject import Subject
 from .clip import ClipConditions, audio_neighbourhood, training_conditions
 from .config import TrainConfig
-from .gaze import Gaze, draw_outlines, lip_outlines
-from .listen import closed_frames, vary
+from .listen import augment, closed_frames
 from .reader import LipSpace
+from .sampler import WindowSampler, draw_outlines, lip_outlines
 from .validate import held_out, spread_over
 
 
@@ -75,7 +75,7 @@ class Material:
     """Where nothing is held out."""
     frames: PersonFrames
     """Pictures of the learnt and the validated frames."""
-    gaze: Gaze
+    sampler: WindowSampler
     """Of the learnt frames."""
     outlines: Float[np.ndarray, "frames points 2"]
     """Of the lips."""
@@ -110,7 +110,7 @@ class Material:
             shapes=space.shapes(torch.from_numpy(lips).float()), closed=torch.from_numpy(closed_frames(capture)),
             learnt=learnt, validated=validated, before_validation=slice(0, border),
             frames=PersonFrames.cached(capture, folder, start, stop, start + np.concatenate([learnt, validated])),
-            gaze=Gaze.of(capture).among(learnt), outlines=lip_outlines(capture)[start:stop],
+            sampler=WindowSampler.of(capture).among(learnt), outlines=lip_outlines(capture)[start:stop],
         )  # fmt: skip
 
     def batch(self, config: TrainConfig, size: int, mine: slice, rng: np.random.Generator) -> Batch:
@@ -125,11 +125,12 @@ class Material:
             rng: chooses.
         """
         pairs = config.weights.pairs
-        chosen, windows = self.gaze.choose(config.frames_per_step, size, rng, pairs)
-        heard_at = torch.from_numpy(self.learnt[self.gaze.strangers(chosen, windows, config.strange_sound, rng, pairs)])
+        chosen, windows = self.sampler.choose(config.frames_per_step, size, rng, pairs)
+        heard = self.sampler.strangers(chosen, windows, config.strange_sound, rng, pairs)
+        heard_at = torch.from_numpy(self.learnt[heard])
         silent = self.closed[heard_at] & torch.from_numpy(rng.random(len(chosen)) < config.silence)
         nothing = self.conditions.silence
-        sound = vary(audio_neighbourhood(self.conditions.audio, heard_at, config.tokens.windows, nothing), config.audio, rng)
+        sound = augment(audio_neighbourhood(self.conditions.audio, heard_at, config.tokens.windows, nothing), config.audio, rng)
         told = torch.from_numpy(rng.random(len(chosen)) < config.told)[:, None]
         return Batch(
             index=torch.from_numpy(self.learnt[chosen[mine]]),
@@ -137,7 +138,7 @@ class Material:
             sound=torch.where(silent[:, None, None, None], nothing, sound)[mine],
             told=told[mine],
             windows=windows[mine],
-            mouths=torch.from_numpy(self.gaze.mouths[chosen[mine]]).float(),
+            mouths=torch.from_numpy(self.sampler.mouths[chosen[mine]]).float(),
         )
 
     def views(self, index: Int[Tensor, " batch"]) -> Views:

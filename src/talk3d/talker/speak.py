@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -435,6 +435,8 @@ def speak(
         MediaError: the sound cannot be read.
         OutputExistsError: the output exists.
     """
+    speaker.require_scalable(config.lips)
+    said = _from_sound(speaker, sound) if drive is None else _from_capture(speaker, drive, config.protocol)
     claims: dict[str, Any] = {
         "avatar": speaker.artifact.hash,
         "capture": speaker.artifact.parents.get("Capture"),
@@ -443,46 +445,21 @@ def speak(
     }
     # A film that was made livelier or calmer on purpose says so: whoever scores it should know.
     claims |= {name: getattr(config, name) for name in ("lips", "blinks", "motion") if getattr(config, name) != 1}
+    claims |= said.claims
+    if outside_trusted_views(speaker, config.camera, said.motion or speaker.motion):
+        claims["outside_trusted_views"] = True
     metadata = {
         "generator": f"talk3d {__version__}",
         "notice": "AI-generated: this is not a recording.",
         "consent": speaker.artifact.consent,
         "talk3d": claims,
     }
-    speaker.require_scalable(config.lips)
-    around, silence = speaker.network.config.tokens.windows, silent_window(speaker.audio)
-    if drive is None:
-        loudness = Loudness.of(read_audio_chunks(sound))
-        if loudness.samples < SAMPLES_PER_FRAME:
-            raise NoAudioError(
-                f"`{sound}` holds only {loudness.samples / AUDIO_RATE:.3f} s of sound; at least one frame (0.04 s) is needed."
-            )
-        total = -(-loudness.samples // SAMPLES_PER_FRAME)
-        windows = frame_windows(read_audio_chunks(sound), loudness.gain, speaker.audio)
-        blocks = _audio_blocks(windows, around, silence)
-        chunks = read_audio_chunks(sound)
-        moves = None
-    else:
-        start, stop = reenacted(speaker, drive)
-        claims |= {"shows": drive.hash, "frames": [start, stop], "split": "test"}
-        heard_in = drive.train if _is_own(speaker, drive) else (start, stop)
-        all_windows = capture_windows(drive, heard_in, speaker.audio)
-        blocks = (audio_neighbourhood(all_windows, some, around, silence) for some in torch.arange(start, stop).split(BATCH))
-        total = stop - start
-        chunks = iter([drive.audio()[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]])
-        moves = speaker.motion_of(drive, start, stop) if config.protocol == "paper" else None
-        if moves is not None and speaker.plate is not None and speaker.plate.shape != drive.plate().shape:
-            raise ConfigError(
-                f"`{drive.root}` has another picture size than the film the avatar was trained on, so its head motion means "
-                "nothing here. Use a film by the same camera, or `--protocol audio-only`."
-            )
-
     fixed = speaker.motion.still()
-    generated = blinks(total, config.seed)
+    generated = blinks(said.frames, config.seed)
 
     def motion_at(frames: Tensor) -> Motion:
-        if moves is not None:
-            moving = moves[frames]
+        if said.motion is not None:
+            moving = said.motion[frames]
         else:
             follow = config.camera.kind == "source"
             moving = speaker.motion.ping_pong(frames) if follow else fixed[torch.zeros(len(frames), dtype=torch.long)]
@@ -491,20 +468,16 @@ def speak(
             moving = moving.calmed(fixed, config.motion)
         return dataclasses.replace(moving, blink=config.blinks * moving.blink)
 
-    if outside_trusted_views(speaker, config.camera, speaker.motion if moves is None else moves):
-        claims["outside_trusted_views"] = True
-
     done = 0
     size = (speaker.size, speaker.size)
     with VideoWriter(output, size, audio_rate=AUDIO_RATE, metadata=metadata, overwrite=overwrite) as writer:
-        pending = iter(chunks)
         written = 0
-        for block in blocks:
+        for block in said.heard:
             frames = torch.arange(done, done + len(block))
             pictures = speaker.draw(block, motion_at(frames), config.camera.at(frames), config.lips)
             # Sound runs just ahead of its frames, so that little of it waits in memory.
             while written < (done + len(block)) * SAMPLES_PER_FRAME:
-                piece = next(pending, None)
+                piece = next(said.sound, None)
                 if piece is None:
                     break
                 writer.write_audio(piece)
@@ -512,8 +485,51 @@ def speak(
             for picture in pictures:
                 writer.write(_marked(picture) if config.mark else picture)
             done += len(block)
-            progress(done, total)
+            progress(done, said.frames)
     return done
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What an avatar is to say, and how its head moves meanwhile."""
+
+    frames: int
+    heard: Iterator[Float[Tensor, "batch windows channels columns"]]
+    """The sound around each frame, in blocks of up to `BATCH`."""
+    sound: Iterator[np.ndarray]
+    """What the film sounds like."""
+    motion: Motion | None = None
+    """Of each frame; None if the avatar moves as in its own film."""
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    """What the film's metadata says of it."""
+
+
+def _from_sound(speaker: Speaker, sound: Path) -> _Said:
+    """A file's sound, in constant memory."""
+    loudness = Loudness.of(read_audio_chunks(sound))
+    if loudness.samples < SAMPLES_PER_FRAME:
+        raise NoAudioError(
+            f"`{sound}` holds only {loudness.samples / AUDIO_RATE:.3f} s of sound; at least one frame (0.04 s) is needed."
+        )
+    windows = frame_windows(read_audio_chunks(sound), loudness.gain, speaker.audio)
+    heard = _audio_blocks(windows, speaker.network.config.tokens.windows, silent_window(speaker.audio))
+    return _Said(-(-loudness.samples // SAMPLES_PER_FRAME), heard, iter(read_audio_chunks(sound)))
+
+
+def _from_capture(speaker: Speaker, drive: Capture, protocol: str) -> _Said:
+    """The sound of frames that were not trained on, and their head motion if the protocol takes it."""
+    start, stop = reenacted(speaker, drive)
+    motion = speaker.motion_of(drive, start, stop) if protocol == "paper" else None
+    if motion is not None and speaker.plate is not None and speaker.plate.shape != drive.plate().shape:
+        raise ConfigError(
+            f"`{drive.root}` has another picture size than the film the avatar was trained on, so its head motion means "
+            "nothing here. Use a film by the same camera, or `--protocol audio-only`."
+        )
+    windows = capture_windows(drive, drive.train if _is_own(speaker, drive) else (start, stop), speaker.audio)
+    around, silence = speaker.network.config.tokens.windows, silent_window(speaker.audio)
+    heard = (audio_neighbourhood(windows, some, around, silence) for some in torch.arange(start, stop).split(BATCH))
+    sound = iter([drive.audio()[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]])
+    return _Said(stop - start, heard, sound, motion, {"shows": drive.hash, "frames": [start, stop], "split": "test"})
 
 
 def reenacted(speaker: Speaker, drive: Capture) -> tuple[int, int]:

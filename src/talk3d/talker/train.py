@@ -287,7 +287,7 @@ def _objective(
     """The losses, with those judges that they need."""
     reader = expert = None
     if config.weights.reads:
-        mouths = filmed_mouths(material.frames.pictures[: len(material.learnt)], material.gaze.mouths)
+        mouths = filmed_mouths(material.frames.pictures[: len(material.learnt)], material.sampler.mouths)
         reader = learn_to_read(mouths, material.shapes[material.learnt], config.read_steps, config.seed, progress)
     if config.weights.sync:
         start, stop = (SAMPLES_PER_FRAME * frame for frame in capture.train)

@@ -21,7 +21,7 @@ from ..capture.build import Capture
 from ..capture.frames import PersonFrames, Views
 from ..losses import l1, l2, structure
 from ..prior.generator import composite
-from .gaze import draw_outlines, lip_outlines
+from .sampler import draw_outlines, lip_outlines
 
 SLICE = 200
 """Frames that are held out: eight seconds hold nearly every sound of a language."""

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from talk3d.talker.gaze import Gaze, draw_outlines
+from talk3d.talker.sampler import WindowSampler, draw_outlines
 
 FRAMES, SIZE = 50, 64
 
 
 @pytest.fixture
-def gaze() -> Gaze:
+def sampler() -> WindowSampler:
     """Of faces whose eyes lie so near to the lips that a window around them would show both."""
     mouths = np.tile([0.5, 0.7], (FRAMES, 1))
-    return Gaze(mouths, mouths - [0.0, 0.2], np.full(FRAMES, 1 / FRAMES), np.linspace(0.6, 0.66, FRAMES))
+    return WindowSampler(mouths, mouths - [0.0, 0.2], np.full(FRAMES, 1 / FRAMES), np.linspace(0.6, 0.66, FRAMES))
 
 
 def bottoms(windows) -> np.ndarray:
@@ -21,13 +21,13 @@ def bottoms(windows) -> np.ndarray:
 
 
 @pytest.mark.parametrize("pairs", [False, True])
-def test_only_windows_above_the_lips_hear_strangers(gaze: Gaze, pairs: bool) -> None:
+def test_only_windows_above_the_lips_hear_strangers(sampler: WindowSampler, pairs: bool) -> None:
     exchanged = 0
     for seed in range(100):
         rng = np.random.default_rng(seed)
-        index, windows = gaze.choose(8, SIZE, rng, pairs)
-        heard = gaze.strangers(index, windows, 1.0, rng, pairs)
-        below = bottoms(windows) > gaze.lips_top[index]
+        index, windows = sampler.choose(8, SIZE, rng, pairs)
+        heard = sampler.strangers(index, windows, 1.0, rng, pairs)
+        below = bottoms(windows) > sampler.lips_top[index]
         assert (heard[below] == index[below]).all()
         assert ((heard >= 0) & (heard < FRAMES)).all()
         if pairs:
@@ -36,18 +36,20 @@ def test_only_windows_above_the_lips_hear_strangers(gaze: Gaze, pairs: bool) -> 
     assert exchanged > 0.15 * 800  # of each step, the quarter that looks at the eyes at least, but for chance
 
 
-def test_nobody_hears_strangers_if_none_are_wanted(gaze: Gaze) -> None:
+def test_nobody_hears_strangers_if_none_are_wanted(sampler: WindowSampler) -> None:
     rng = np.random.default_rng(0)
-    index, windows = gaze.choose(64, SIZE, rng)
-    assert (gaze.strangers(index, windows, 0.0, rng) == index).all()
+    index, windows = sampler.choose(64, SIZE, rng)
+    assert (sampler.strangers(index, windows, 0.0, rng) == index).all()
 
 
-def test_half_of_the_windows_show_the_mouth_and_a_quarter_the_eyes_without_it(gaze: Gaze) -> None:
-    index, windows = gaze.choose(64, SIZE, np.random.default_rng(0))
+def test_half_of_the_windows_show_the_mouth_and_a_quarter_the_eyes_without_it(sampler: WindowSampler) -> None:
+    index, windows = sampler.choose(64, SIZE, np.random.default_rng(0))
     corner, side = np.stack([windows.left, windows.top], 1) / SIZE, windows.side / SIZE
-    mouths, eyes = (((corner < place) & (place < corner + side)).all(1) for place in (gaze.mouths[index], gaze.eyes[index]))
+    mouths, eyes = (
+        ((corner < place) & (place < corner + side)).all(1) for place in (sampler.mouths[index], sampler.eyes[index])
+    )
     assert mouths.sum() >= 32
-    assert (eyes & ~mouths & (bottoms(windows) <= gaze.lips_top[index])).sum() >= 16
+    assert (eyes & ~mouths & (bottoms(windows) <= sampler.lips_top[index])).sum() >= 16
 
 
 def test_a_pixel_is_inside_an_outline_if_its_middle_is() -> None:

@@ -19,7 +19,7 @@ from ..prior.patch import Windows
 
 
 @dataclass(frozen=True)
-class Gaze:
+class WindowSampler:
     """Which frames a step looks at, and where in them."""
 
     mouths: Float[np.ndarray, "frames 2"]
@@ -32,7 +32,7 @@ class Gaze:
     """Upper edge of the lips' outline, y, likewise."""
 
     @classmethod
-    def of(cls, capture: Capture) -> Gaze:
+    def of(cls, capture: Capture) -> WindowSampler:
         """Of the training frames."""
         landmarks = capture.landmarks[slice(*capture.train)]
         top = lip_outlines(capture)[slice(*capture.train), :, 1].min(1)
@@ -40,10 +40,10 @@ class Gaze:
         odds = 0.5 / len(blink) + 0.5 * blink / blink.sum()
         return cls(landmarks[:, list(OUTER_LIPS)].mean(1), landmarks[:, list(OUTER_EYE_CORNERS)].mean(1), odds, top)
 
-    def among(self, rows: Int[np.ndarray, " some"]) -> Gaze:
+    def among(self, rows: Int[np.ndarray, " some"]) -> WindowSampler:
         """At some of the frames only."""
         odds = self.blinking[rows]
-        return Gaze(self.mouths[rows], self.eyes[rows], odds / odds.sum(), self.lips_top[rows])
+        return WindowSampler(self.mouths[rows], self.eyes[rows], odds / odds.sum(), self.lips_top[rows])
 
     def choose(self, count: int, size: int, rng: np.random.Generator, pairs: bool = False) -> tuple[np.ndarray, Windows]:
         """Frames [B] and a window of each: every second one at the mouth, one in four at the eyes, the others anywhere.
