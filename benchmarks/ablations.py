@@ -48,7 +48,7 @@ CLIPS = ("synthetic", "real")
 SCORES, SETTINGS, COST = "scores.json", "settings.json", "cost.json"
 TRAINED, SPOKEN = 0.75, 0.9
 """Part of a row's time after which it is trained, and after which its film is there."""
-BASE = TrainConfig(minutes=None, validation=0.2, preview_seconds=1e9)
+BASE = TrainConfig(steps=300, minutes=None, validation=0.2, preview_seconds=1e9)
 """Of clips of 40 seconds and more, the last eight seconds of the training part are withheld for the validation columns."""
 
 # ------------------------------------------------------------------------------------------------------------ the rows
@@ -429,7 +429,7 @@ def main(words: Sequence[str] | None = None) -> None:
         parser.add_argument(f"--{name}", type=Path, nargs=2, metavar=("CAPTURE", "SUBJECT"))
     parser.add_argument("--random", nargs=3, action="append", default=[], metavar=("CLIP", "CAPTURE", "SUBJECT"))
     parser.add_argument("--only", nargs="+", choices=[row.name for row in ROWS], metavar="ROW")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=BASE.steps)
     parser.add_argument("--render", action="store_true", help="train nothing, write the table from what is there")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "ablations.md", metavar="FILE.md")
     options = parser.parse_args(words)
