@@ -97,12 +97,12 @@ class Material:
         border = last_learnt(capture, config)
         learnt = spread_frames(0, border, capture.resolution, config.cache_gigabytes)
         validated = spread_over(border, stop - start)
-        conditions, landmark_scale = training_conditions(capture, subject, config.audio)
         if config.weights.pairs and len(learnt) < border:
             raise ConfigError(
                 f"The losses of changes from frame to frame need neighbours, but only {len(learnt)} of {border} frames fit "
                 f"into {config.cache_gigabytes:g} GB. Raise cache_gigabytes, or set the weights temporal and smoothness to 0."
             )
+        conditions, landmark_scale = training_conditions(capture, subject, config.audio)
         lips = lips_in_face(capture.landmarks[start:stop].astype(np.float64))
         space = LipSpace.of(lips[:border], config.tokens.lip_shapes)
         return cls(

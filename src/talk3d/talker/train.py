@@ -234,10 +234,7 @@ class _Training:
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
             delta = network(unet.trunk(self.planes), heard).float()
         planes, residual = self.planes + delta, self.corrections(batch.index)
-        pose = (
-            torch.stack([material.conditions.yaw[batch.index], material.conditions.pitch[batch.index]], -1).to(device)
-            + residual
-        )
+        pose = heard.rotation + residual
         cameras = orbit.pose(*pose.unbind(-1))
         patch = render_patch(
             generator, planes, self.ws.expand(len(batch.index), -1, -1), cameras, batch.windows, rng,
