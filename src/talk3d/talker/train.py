@@ -99,14 +99,17 @@ def train_talker(
             f"The losses of changes from frame to frame compare pairs, but each process draws {mine.stop - mine.start} frames "
             "of a step. Set frames_per_step to an even number for each process, or the weights temporal and smoothness to 0."
         )
-    training = _Training(subject, capture, run, config, progress, workers)
+    training = Training(subject, capture, run, config, progress, workers)
     while training.part < 1:
         training.advance()
     return training.result()
 
 
-class _Training:
-    """A training under way; arguments are those of `train_talker`."""
+class Training:
+    """A training under way, for those who want to look at it between steps; arguments are those of `train_talker`.
+
+    `average` is what it would keep so far, `elapsed` the seconds it took, also before interruptions.
+    """
 
     def __init__(
         self,
