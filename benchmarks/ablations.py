@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 
-from talk3d.capture.build import Capture
+from talk3d.capture.artifact import Capture
 from talk3d.evaluate.measures import MEASURES, Best
 from talk3d.evaluate.report import evaluate
 from talk3d.partials import write_whole

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from talk3d.capture.build import Capture
+from talk3d.capture.artifact import Capture
 from talk3d.evaluate.report import evaluate
 from talk3d.partials import write_whole
 from talk3d.prior.subject import load_subject

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from talk3d.capture.build import Capture
+from talk3d.capture.artifact import Capture
 from talk3d.talker.audio import AudioConfig
 from talk3d.talker.clip import capture_windows
 

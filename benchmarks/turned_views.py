@@ -25,7 +25,7 @@ from torch import Tensor
 
 import talk3d
 from talk3d.bench.prior import PriorBenchConfig, draw, from_random_weights
-from talk3d.capture.build import Capture
+from talk3d.capture.artifact import Capture
 from talk3d.capture.frames import PersonFrames, Views
 from talk3d.capture.mask import hull_mask
 from talk3d.capture.track import FACE_OVAL

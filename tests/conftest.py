@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from talk3d.artifacts import creating
-from talk3d.capture.build import Capture, split_of
+from talk3d.capture.artifact import Capture
+from talk3d.capture.takes import split_of
 from talk3d.prior.generator import MINI, Generator, LoadedPrior, Profile, load_prior, save_prior
 from talk3d.prior.subject import Subject
 from talk3d.prior.superres import SuperResolutionConfig

@@ -150,7 +150,7 @@ def personalize(
         prior: the Prior folder the Capture was prepared with, if not the shipped one.
         overwrite: replace an existing Subject.
     """
-    from .capture.build import Capture
+    from .capture.artifact import Capture
     from .capture.frames import working_folder
     from .partials import refuse_existing
     from .personalize.preview import preview_of
@@ -192,7 +192,7 @@ def train(
         overwrite: replace an existing Avatar.
     """
     from .bench.views import note_views
-    from .capture.build import Capture
+    from .capture.artifact import Capture
     from .partials import refuse_existing
     from .prior.subject import load_subject
     from .runs import join
@@ -301,7 +301,7 @@ def speak(
         protocol: what is taken of a Capture's frames: paper takes sound, blinks and head motion, audio-only their sound alone.
         overwrite: replace an existing video.
     """
-    from .capture.build import Capture
+    from .capture.artifact import Capture
     from .partials import refuse_existing
     from .talker import speak as talker
 

@@ -30,7 +30,7 @@ from talk3d.bench.tokens import (
     pasted,
 )
 from talk3d.camera import Orbit
-from talk3d.capture.build import Capture
+from talk3d.capture.artifact import Capture
 from talk3d.capture.track import INNER_LIPS, LEFT_EYE, OUTER_LIPS, RIGHT_EYE, Face, eye_opening, lip_opening
 from talk3d.errors import ArtifactError, ConfigError, NoFaceError, OutputExistsError
 from talk3d.evaluate.follow import RIGID

@@ -18,7 +18,7 @@ from talk3d.bench import chain
 from talk3d.bench import truth as bench
 from talk3d.bench.truth import Lips, Scores, people_of, score_lips
 from talk3d.camera import Orbit
-from talk3d.capture.build import Capture
+from talk3d.capture.artifact import Capture
 from talk3d.capture.mask import hull_mask
 from talk3d.capture.track import OUTER_EYE_CORNERS, interocular, lip_gap, lip_opening, track
 from talk3d.cli import shipped

@@ -36,7 +36,7 @@ from talk3d.bench.views import (
     true_scores,
 )
 from talk3d.camera import Orbit, ViewCone
-from talk3d.capture.build import Capture
+from talk3d.capture.artifact import Capture
 from talk3d.errors import ArtifactError, MediaError, OutputExistsError
 from talk3d.heads.model import SCALE
 from talk3d.prior.generator import LoadedPrior, load_prior

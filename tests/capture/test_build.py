@@ -15,8 +15,10 @@ import soundfile
 
 from talk3d.artifacts import Capture as CaptureArtifact
 from talk3d.camera import Orbit
-from talk3d.capture.build import Capture, find_takes, prepare, split_of
+from talk3d.capture.artifact import Capture
+from talk3d.capture.build import prepare
 from talk3d.capture.detect import apply, invert, warp
+from talk3d.capture.takes import find_takes, split_of
 from talk3d.capture.track import Track
 from talk3d.errors import (
     ArtifactError,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from talk3d.capture.build import Capture
+from talk3d.capture.artifact import Capture
 from talk3d.errors import ScoringError
 from talk3d.evaluate.claims import Claims, read_claims
 from talk3d.video import VideoWriter

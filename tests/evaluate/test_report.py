@@ -15,7 +15,8 @@ import rich.console
 import talk3d
 from talk3d import frozen
 from talk3d.camera import Orbit
-from talk3d.capture.build import Capture, prepare
+from talk3d.capture.artifact import Capture
+from talk3d.capture.build import prepare
 from talk3d.capture.track import track
 from talk3d.errors import MediaError, OutputExistsError, ScoringError
 from talk3d.evaluate.report import Report, as_table, evaluate

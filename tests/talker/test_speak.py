@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 from talk3d.artifacts import Avatar, annotate, creating
-from talk3d.capture.build import Capture
+from talk3d.capture.artifact import Capture
 from talk3d.capture.frames import warp_plate
 from talk3d.errors import ArtifactError, ConfigError, MediaError, NoAudioError, OutputExistsError
 from talk3d.prior.generator import Picture, RawPicture

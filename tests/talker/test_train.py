@@ -147,7 +147,7 @@ def test_a_prior_without_expressions_leaves_all_to_the_unet(tiny_subject, tiny_c
 PROCESS = """
 import sys, time, torch
 from pathlib import Path
-from talk3d.capture.build import Capture
+from talk3d.capture.artifact import Capture
 from talk3d.prior.subject import load_subject
 from talk3d.runs import join, weights_digest
 from talk3d.talker import validate

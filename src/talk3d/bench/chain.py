@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..capture import build
-from ..capture.build import Capture
+from ..capture.artifact import Capture
 from ..capture.frames import working_folder
 from ..personalize.preview import preview_of
 from ..personalize.subject import PersonalizeConfig, personalize

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float, UInt8
 
 from .. import __version__
-from ..capture.build import Capture
+from ..capture.artifact import Capture
 from ..capture.track import (
     FACE_OVAL,
     LEFT_EYE,

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 
 from .. import __version__
-from ..capture.build import Capture
+from ..capture.artifact import Capture
 from ..capture.track import lip_opening, track
 from ..errors import ConfigError
 from ..evaluate.drawings import sheet

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..partials import partial_path, remove_stale_partials
-from .build import Capture
+from .artifact import Capture
 from .detect import warp
 
 

@@ -16,16 +16,30 @@ import numpy as np
 import soundfile
 from jaxtyping import Float
 
-from ..errors import ConfigError, ScoringError
+from ..errors import ConfigError, NoAudioError, ScoringError
 from ..judges.sync import sync_offset
-from ..video import AUDIO_RATE, SAMPLES_PER_FRAME, read_audio_chunks
+from ..video import AUDIO_RATE, SAMPLES_PER_FRAME, probe, read_audio_chunks
 
+SILENCE = 1e-3
+"""Sound that never exceeds this amplitude (-60 dB) is no sound."""
 LEAST = 1.0
 """Frames by which sound must be out of step to be moved: the expert errs by a few tenths on a whole clip."""
 SURE = 0.25
 """Confidence of the expert from which on it is believed; clips whose lips and sound belong together have 0.3 to 1."""
 ENOUGH = 150
 """Frames that it must have judged; over fewer, confidence is high by chance."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a sound file holds."""
+
+    seconds: float
+    peak: float
+    """Of full scale, 0..1."""
+    rate: int
+    """Samples per second."""
+    channels: int
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,37 @@ def parse_sync(text: str) -> float | None:
     return frames
 
 
+def hear(sound_file: Path, seconds: float) -> Heard:
+    """Listen through the sound of a film of so many seconds, before any long work.
+
+    Raises:
+        MediaError: the file cannot be read.
+        NoAudioError: it has no sound, only silence, or sound for less than half of the film.
+    """
+    described = probe(sound_file).audio
+    if described is None:
+        raise NoAudioError(
+            f"`{sound_file}` has no sound track. An avatar learns from sound and picture together: use a recording "
+            "with sound, or give the sound file as well."
+        )
+    samples, peak = 0, 0.0
+    for chunk in read_audio_chunks(sound_file):
+        samples += len(chunk)
+        peak = max(peak, float(np.abs(chunk).max()))
+    heard = samples / AUDIO_RATE
+    if peak < SILENCE:
+        raise NoAudioError(
+            f"The sound of `{sound_file}` is silent throughout (its peak is {peak:.4f} of full scale). "
+            "Check the recording, or give the sound file as well."
+        )
+    if heard < seconds / 2:
+        raise NoAudioError(
+            f"`{sound_file}` has {heard:.1f} s of sound for {seconds:.1f} s of picture. Use a recording whose sound is "
+            "whole, or give the sound file as well."
+        )
+    return Heard(heard, peak, described.rate, described.channels)
+
+
 def write_sound(path: Path, source: Path, takes: Sequence[Sequence[int]], late: float = 0.0) -> None:
     """The takes' sound, 16 kHz mono FLAC, exactly as long as their frames; silence where the source has none.
 
@@ -86,6 +131,11 @@ def write_sound(path: Path, source: Path, takes: Sequence[Sequence[int]], late: 
             position += len(chunk)
         for start, stop in pending:
             sink.write(np.zeros(stop - start, np.float32))
+
+
+def read_sound(path: Path, start: int, stop: int) -> Float[np.ndarray, " samples"]:
+    """The sound of a capture's frames `start` to `stop`, mono, 16 kHz."""
+    return soundfile.read(path, dtype="float32", start=start * SAMPLES_PER_FRAME, stop=stop * SAMPLES_PER_FRAME)[0]
 
 
 def measure_lateness(

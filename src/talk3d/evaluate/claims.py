@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..capture.build import Capture
+from ..capture.artifact import Capture
 from ..errors import ScoringError
 from ..video import probe
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from ..capture.build import Capture
+from ..capture.artifact import Capture
 from ..capture.detect import warp
 from ..errors import NoAudioError
 from ..video import SAMPLES_PER_FRAME, count_frames, read_audio_chunks, read_frames, require_video

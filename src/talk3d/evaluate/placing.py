@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..capture.build import Capture
+from ..capture.artifact import Capture
 from ..capture.detect import warp
 from ..errors import ScoringError
 from ..video import FPS

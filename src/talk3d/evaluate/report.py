@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 import torch
 
-from ..capture.build import Capture
+from ..capture.artifact import Capture
 from ..errors import ArtifactError, ScoringError
 from ..partials import refuse_existing, writing_folder
 from ..pictures import write_png

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..capture.build import Capture
+from ..capture.artifact import Capture
 from ..capture.frames import PersonFrames, spread_frames
 from ..errors import ArtifactError, ConfigError
 from ..prior.generator import Generator, LoadedPrior

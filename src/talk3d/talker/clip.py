@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..capture.build import Capture
+from ..capture.artifact import Capture
 from ..prior.subject import Subject
 from ..video import SAMPLES_PER_FRAME
 from .audio import AnyAudioConfig, AudioConfig, Loudness, frame_windows, silent_window

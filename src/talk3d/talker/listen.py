@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..capture.build import Capture
+from ..capture.artifact import Capture
 from .audio import AudioConfig, silent_window
 from .clip import audio_neighbourhood
 from .tokens import TokenEncoder

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..capture.build import Capture
+from ..capture.artifact import Capture
 from ..capture.frames import PersonFrames, Views, spread_frames
 from ..errors import ConfigError
 from ..judges.sync import lips_in_face

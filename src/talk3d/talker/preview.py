@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..capture.build import Capture
+from ..capture.artifact import Capture
 from ..capture.frames import PersonFrames, Views
 from ..pictures import Image, as_image, captioned, in_rows, write_png
 from ..prior.generator import composite

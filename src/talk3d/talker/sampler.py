@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..capture.build import Capture
+from ..capture.artifact import Capture
 from ..capture.mask import polygon_mask
 from ..capture.track import OUTER_EYE_CORNERS, OUTER_LIPS
 from ..prior.patch import Windows

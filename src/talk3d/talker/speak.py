@@ -22,7 +22,7 @@ from .. import __version__
 from ..artifacts import Avatar as AvatarArtifact
 from ..artifacts import Draft, creating
 from ..camera import ViewCone
-from ..capture.build import Capture
+from ..capture.artifact import Capture
 from ..capture.frames import warp_plate
 from ..errors import ConfigError, NoAudioError
 from ..prior.generator import Generator, Picture, Profile, composite

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..capture.build import Capture
+from ..capture.artifact import Capture
 from ..capture.frames import spread_frames
 from ..errors import ConfigError
 from ..prior.generator import Generator

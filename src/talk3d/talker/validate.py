@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..capture.build import Capture
+from ..capture.artifact import Capture
 from ..capture.frames import PersonFrames, Views
 from ..losses import l1, l2, structure
 from ..prior.generator import composite

@@ -1,0 +1,153 @@
+"""A Capture on disk, read back: curves, aligned crops, masks, sound and background of one film."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from .. import artifacts
+from ..camera import Orbit
+from ..errors import ArtifactError
+from ..video import read_frames
+from .detect import warp
+from .mask import Regions, region_masks
+
+
+class Capture(artifacts.Capture):
+    """A prepared video. Open one with `Capture.open(path)`; arrays are numpy, float64, all F frames long."""
+
+    @property
+    def count(self) -> int:
+        """F, the number of usable frames."""
+        return int(self.config["frames"])
+
+    @property
+    def resolution(self) -> int:
+        """S, the side of the crops in pixels."""
+        return int(self.config["resolution"])
+
+    @property
+    def prior_hash(self) -> str:
+        return str(self.config["prior_hash"])
+
+    @property
+    def orbit(self) -> Orbit:
+        """The camera that the poses belong to."""
+        values = self.config["orbit"]
+        return Orbit(values["radius"], tuple(values["pivot"]), values["focal"])
+
+    @property
+    def train(self) -> tuple[int, int]:
+        """Half-open range of training frames."""
+        start, stop = self.config["split"]["train"]
+        return start, stop
+
+    @property
+    def test(self) -> tuple[int, int]:
+        """Half-open range of test frames."""
+        start, stop = self.config["split"]["test"]
+        return start, stop
+
+    @cached_property
+    def track(self) -> dict[str, np.ndarray]:
+        """All curves by name."""
+        return {name: tensor.double().numpy() for name, tensor in self.tensors("track.safetensors").items()}
+
+    @property
+    def landmarks(self) -> Float[np.ndarray, "frames 468 2"]:
+        """Positions in the crops, 0..1."""
+        return self.track["landmarks"]
+
+    @property
+    def landmarks_source(self) -> Float[np.ndarray, "frames 468 2"]:
+        """Positions in the source's frames, pixels."""
+        return self.track["landmarks_source"]
+
+    @property
+    def yaw(self) -> Float[np.ndarray, frames]:
+        """Radians; of the `orbit` camera."""
+        return self.track["yaw"]
+
+    @property
+    def pitch(self) -> Float[np.ndarray, frames]:
+        """Radians; of the `orbit` camera."""
+        return self.track["pitch"]
+
+    @property
+    def crop_from_source(self) -> Float[np.ndarray, "frames 2 3"]:
+        """Affine maps from source pixels to crop pixels."""
+        return self.track["crop_from_source"]
+
+    @property
+    def blink(self) -> Float[np.ndarray, frames]:
+        """0 open to 1 closed."""
+        return self.track["blink"]
+
+    @property
+    def lip_gap(self) -> Float[np.ndarray, frames]:
+        """Opening of the inner lips, in distances between the outer eye corners."""
+        return self.track["lip_gap"]
+
+    @property
+    def lip_width(self) -> Float[np.ndarray, frames]:
+        """Width of the inner mouth, in distances between the outer eye corners."""
+        return self.track["lip_width"]
+
+    @property
+    def confidence(self) -> Float[np.ndarray, frames]:
+        """The tracker's 0..1; 0 where a short loss of the face was bridged."""
+        return self.track["confidence"]
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[UInt8[np.ndarray, "side side 3"]]:
+        """The aligned crops of a range of frames, RGB; background where they reach beyond the source, see `inside`."""
+        return read_frames(self.path("frames.mp4"), start=start, stop=self.count if stop is None else stop)
+
+    def person(self, start: int = 0, stop: int | None = None) -> Iterator[UInt8[np.ndarray, "side side"]]:
+        """The person's mask in the crops of a range of frames, 0..255."""
+        return read_frames(self.path("person.mkv"), start=start, stop=self.count if stop is None else stop, gray=True)
+
+    def region_masks(self, index: int, person: UInt8[np.ndarray, "side side"]) -> Regions:
+        """Face, mouth, eyes, head, torso and background of crop `index`, given its mask."""
+        return region_masks(self.landmarks[index] * self.resolution, person)
+
+    def inside(self, index: int) -> Bool[np.ndarray, "side side"]:
+        """Where crop `index` lies within the source's frame; elsewhere it shows the background and no person."""
+        source = self.config["source"]
+        whole = np.full((source["height"], source["width"]), 255, np.uint8)
+        return warp(whole, self.crop_from_source[index], (self.resolution, self.resolution)) == 255
+
+    def audio(self) -> Float[np.ndarray, samples]:
+        """16 kHz mono float32, exactly F / 25 seconds."""
+        import soundfile
+
+        return soundfile.read(self.path("audio.flac"), dtype="float32")[0]
+
+    def plate(self) -> UInt8[np.ndarray, "height width 3"]:
+        """The background without the person, in the source's frame, RGB."""
+        return _read_image(self.path("plate.png"), cv2.IMREAD_COLOR)[..., ::-1].copy()
+
+    def plate_seen(self) -> Bool[np.ndarray, "height width"]:
+        """Where the background was really seen."""
+        return _read_image(self.path("plate_seen.png"), cv2.IMREAD_GRAYSCALE) > 127
+
+    def background(self, index: int) -> UInt8[np.ndarray, "side side 3"]:
+        """The background behind crop `index`."""
+        return warp(self.plate(), self.crop_from_source[index], (self.resolution, self.resolution), replicate=True)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What `prepare` noticed; `warnings` holds advice for people."""
+        return self.json("report.json")
+
+
+def _read_image(path: Path, flag: int) -> np.ndarray:
+    image = cv2.imread(str(path), flag)
+    if image is None:
+        raise ArtifactError(f"`{path}` cannot be read as a picture; the Capture is damaged. Prepare the video again.")
+    return image

@@ -1,0 +1,129 @@
+"""The second pass over a film: cutting the aligned crops and masking the person in them.
+
+Letters: F usable frames, S the side of the crops in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from ..video import FPS, GrayWriter, VideoWriter, read_frames
+from .detect import apply, invert, warp
+from .mask import PersonSegmenter, Plate, certainty_of, mend_mask
+from .takes import split_of
+
+MAX_MOTION = 8.0
+"""Levels of 255; a background that moves more is not used to mend the masks."""
+
+CONTEXT = 1.6
+"""Side of the window in which the person is masked, in crops."""
+
+Progress = Callable[[str, float], None]
+
+
+def cut_crops(
+    folder: Path,
+    video: Path,
+    frame_numbers: np.ndarray,
+    crops: np.ndarray,
+    landmarks: np.ndarray,
+    plate: Plate,
+    segment: PersonSegmenter,
+    resolution: int,
+    say: Progress,
+) -> Float[np.ndarray, " frames"]:
+    """The second pass: aligned crops, masks and an overview. Returns each frame's sharpness."""
+    size = (resolution, resolution)
+    # By the training frames alone: test frames must leave no trace in them, not even the plate's resolution.
+    behind = _Behind(plate, crops[slice(*split_of(len(crops))["train"])])
+    shown = set(np.linspace(0, len(frame_numbers) - 1, 8).astype(int).tolist())
+    tiles, sharpness = [], np.zeros(len(frame_numbers))
+    with (
+        VideoWriter(
+            folder / "frames.mp4", size, FPS, crf=4, full_colour=True, preset="veryfast", causal=True, gop=FPS
+        ) as pictures,
+        GrayWriter(folder / "person.mkv", size) as masks,
+    ):
+        whole = np.full(plate.seen.shape, 255, np.uint8)
+        usable = zip(frame_numbers.tolist(), crops, landmarks, strict=True)
+        number, crop, points = next(usable)
+        for count, frame in enumerate(read_frames(video, stop=int(frame_numbers[-1]) + 1)):
+            if count < number:
+                continue
+            picture = warp(frame, crop, size, cubic=True, replicate=True)
+            outside = warp(whole, crop, size) < 255
+            background, certainty = behind(crop, size)
+            picture[outside] = background[outside]
+            mask = _person_in_crop(frame, crop, size, segment)
+            if plate.motion < MAX_MOTION:
+                mask = mend_mask(mask, picture, background, certainty)
+            mask[outside] = 0
+            pictures.write(picture)
+            masks.write(mask)
+            index = pictures.frames - 1
+            sharpness[index] = _sharpness(picture, points * resolution)
+            if index in shown:
+                tiles.append(draw_overview(picture, mask, points * resolution))
+            say("cutting", (index + 1) / len(frame_numbers))
+            following = next(usable, None)
+            if following is None:
+                break
+            number, crop, points = following
+    rows = [np.hstack(tiles[i : i + 4]) for i in range(0, len(tiles), 4)]
+    cv2.imwrite(str(folder / "overview.png"), np.vstack(rows)[..., ::-1])
+    return sharpness
+
+
+def _person_in_crop(frame: np.ndarray, crop: np.ndarray, size: tuple[int, int], segment: PersonSegmenter) -> np.ndarray:
+    """The person's mask in a crop, found in a wider window: the network needs to see shoulders to be sure of ears."""
+    height, width = frame.shape[:2]
+    corners = apply(invert(crop), np.array([[0.0, 0.0], [size[0], 0.0], [0.0, size[1]], [size[0], size[1]]]))
+    centre, reach = corners.mean(axis=0), CONTEXT / 2 * np.ptp(corners, axis=0)
+    left, top = np.clip(np.floor(centre - reach), 0, [width - 2, height - 2]).astype(int)
+    right, bottom = np.clip(np.ceil(centre + reach), [left + 2, top + 2], [width, height]).astype(int)
+    mask = segment(np.ascontiguousarray(frame[top:bottom, left:right]))
+    return warp(mask, np.column_stack([crop[:, :2], crop[:, 2] + crop[:, :2] @ [left, top]]), size)
+
+
+class _Behind:
+    """The background in a crop, quickly: the plate is brought near the crops' scale once."""
+
+    def __init__(self, plate: Plate, crops: np.ndarray) -> None:
+        scale = min(1.0, float(np.median(np.sqrt(np.abs(np.linalg.det(crops[..., :2]))))))
+        height, width = plate.seen.shape
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        layers = np.dstack([plate.image, certainty_of(plate)])
+        self._layers = cv2.resize(layers, size, interpolation=cv2.INTER_AREA)
+        self._scale = np.array([[width / size[0], height / size[1], 1.0]])
+
+    def __call__(self, crop: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Background of a crop and its certainty (see `certainty_of`), given the affine map from source pixels."""
+        layers = warp(self._layers, crop * self._scale, size, replicate=True)
+        return np.ascontiguousarray(layers[..., :3]), layers[..., 3]
+
+
+def _sharpness(picture: np.ndarray, landmarks: np.ndarray) -> float:
+    """Standard deviation of the Laplacian of brightness over the face, 0..255 levels."""
+    low = np.clip(landmarks.min(axis=0).astype(int), 0, None)
+    high = landmarks.max(axis=0).astype(int)
+    face = picture[low[1] : high[1], low[0] : high[0]]
+    return float(cv2.Laplacian(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), cv2.CV_32F).std()) if face.size else 0.0
+
+
+def draw_overview(
+    picture: UInt8[np.ndarray, "height width 3"],
+    person: UInt8[np.ndarray, "height width"],
+    landmarks: Float[np.ndarray, "468 2"],
+) -> UInt8[np.ndarray, "height width 3"]:
+    """A crop with the person's outline and the landmarks (pixels) drawn on it, for people to look at."""
+    drawn = picture.copy()
+    outline = cv2.findContours((person > 127).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
+    cv2.drawContours(drawn, outline, -1, (255, 60, 60), 1)
+    for x, y in np.rint((landmarks - 0.5) * 16).astype(int):
+        cv2.circle(drawn, (int(x), int(y)), 8, (0, 230, 90), -1, cv2.LINE_AA, shift=4)
+    return drawn
