@@ -27,18 +27,10 @@ from ..artifacts import creating, refuse_existing
 from ..camera import Orbit
 from ..errors import ArtifactError, ConfigError, MediaError, NoAudioError, NoFaceError
 from ..frozen import MODELS, model_path
-from ..video import (
-    AUDIO_RATE,
-    FPS,
-    GrayWriter,
-    VideoWriter,
-    check_complete,
-    frames_in,
-    probe,
-    read_audio_chunks,
-    read_frames,
-    require_video,
-)
+from ..video.clock import AUDIO_RATE, FPS, frames_in
+from ..video.look import check_complete, probe, require_video
+from ..video.read import read_audio_chunks, read_frames
+from ..video.write import GrayWriter, VideoWriter
 from .detect import FaceDetector, apply, invert, warp
 from .mask import (
     FrameReservoir,

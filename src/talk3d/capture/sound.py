@@ -18,7 +18,8 @@ from jaxtyping import Float
 
 from ..errors import ConfigError, ScoringError
 from ..judges.sync import sync_offset
-from ..video import AUDIO_RATE, SAMPLES_PER_FRAME, read_audio_chunks
+from ..video.clock import AUDIO_RATE, SAMPLES_PER_FRAME
+from ..video.read import read_audio_chunks
 
 LEAST = 1.0
 """Frames by which sound must be out of step to be moved: the expert errs by a few tenths on a whole clip."""
