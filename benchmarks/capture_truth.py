@@ -30,7 +30,9 @@ from talk3d.heads.raster import LABELS, landmarks68, project, render_head
 from talk3d.heads.subject import Phone, write_script
 from talk3d.partials import write_whole
 from talk3d.prior.generator import load_prior
-from talk3d.video import AUDIO_RATE, FPS, GrayWriter, VideoWriter, read_audio, read_frames
+from talk3d.video.clock import AUDIO_RATE, FPS
+from talk3d.video.read import read_audio, read_frames
+from talk3d.video.write import GrayWriter, VideoWriter
 
 ASSETS = Path(__file__).parents[1] / "src" / "talk3d" / "assets"
 ORBIT = Orbit(pivot=(0.0, 0.0, 0.15), focal=2.1)
@@ -155,7 +157,9 @@ def region_overlaps(capture: Capture, labels: Path, alpha: Path) -> dict[str, fl
     """Intersection over union of the person, the shirt, the hair and the inside of the mouth; pooled over every fifth frame."""
     size = (capture.resolution, capture.resolution)
     counts = {name: [0, 0] for name in ("person", "shirt", "hair", "mouth")}
-    pictures = zip(capture.frames(), capture.person(), read_frames(labels, gray=True), read_frames(alpha, gray=True), strict=True)
+    pictures = zip(
+        capture.frames(), capture.person(), read_frames(labels, gray=True), read_frames(alpha, gray=True), strict=True
+    )
     for index, (_, person, label, cover) in enumerate(pictures):
         if index % 5:
             continue

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from talk3d import frozen
-from talk3d.video import VideoWriter, read_audio, read_frames
+from talk3d.video.read import read_audio, read_frames
+from talk3d.video.write import VideoWriter
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,8 @@ from talk3d.errors import (
     NoFaceError,
     OutputExistsError,
 )
-from talk3d.video import VideoWriter, read_frames
+from talk3d.video.read import read_frames
+from talk3d.video.write import VideoWriter
 
 SIDE = 128
 Prepare = Callable[..., Capture]

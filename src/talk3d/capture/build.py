@@ -25,7 +25,9 @@ from ..artifacts import creating, refuse_existing
 from ..camera import Orbit
 from ..errors import ConfigError, MediaError, NoFaceError
 from ..frozen import MODELS, model_path
-from ..video import FPS, check_complete, frames_in, read_frames, require_video
+from ..video.clock import FPS, frames_in
+from ..video.look import check_complete, require_video
+from ..video.read import read_frames
 from .artifact import Capture
 from .cut import Progress, cut_crops
 from .detect import FaceDetector, apply

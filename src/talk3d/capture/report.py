@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..video import FPS
+from ..video.clock import FPS
 from .cut import MAX_MOTION
 from .mask import Plate
 from .sound import Heard, Lateness

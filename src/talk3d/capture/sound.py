@@ -18,7 +18,9 @@ from jaxtyping import Float
 
 from ..errors import ConfigError, NoAudioError, ScoringError
 from ..judges.sync import sync_offset
-from ..video import AUDIO_RATE, SAMPLES_PER_FRAME, probe, read_audio_chunks
+from ..video.clock import AUDIO_RATE, SAMPLES_PER_FRAME
+from ..video.look import probe
+from ..video.read import read_audio_chunks
 
 SILENCE = 1e-3
 """Sound that never exceeds this amplitude (-60 dB) is no sound."""

@@ -9,7 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..video import AUDIO_RATE, FPS, VideoWriter
+from ..video.clock import AUDIO_RATE, FPS
+from ..video.write import VideoWriter
 from .film import Film
 from .page import TRUTH, Chart, Moment
 from .scores import Curves, Entry

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..capture.detect import warp
 from ..judges.headnet import SIZE, load_headnet
-from ..video import FPS
+from ..video.clock import FPS
 from .lips import FEWEST, Score
 
 FACE_HEIGHT, FACE_MIDDLE = 0.63, 0.58
