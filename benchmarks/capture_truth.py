@@ -6,13 +6,14 @@ For each of the bench pack's people two films are rendered once and kept: `movin
 rolls and wanders while it talks and blinks) and `still` (it only talks and blinks). Pixel noise is added before the film is
 compressed. `talk3d prepare` turns them into captures, and their poses, landmarks, masks and blinks are compared with the truth.
 
-What a prior calls frontal, and where on the skin a landmark lies, is a convention: one rotation for each film, and one offset in
-the head's frame for each landmark, are not counted as errors. They are reported beside.
+What a prior calls frontal, and where on the skin a landmark lies, is a convention: one rotation for each film, and one offset
+in the crop for each landmark, are not counted as errors. They are reported beside.
 """
 
 import argparse
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,9 @@ FILMS = {"moving": 400, "still": 200}
 """Frames."""
 TURNS = {"yaw": 17.0, "pitch": 8.0, "roll": 6.0}
 """Deviations of the moving head, degrees."""
-FROM_468 = (  # fmt: skip
-    70, 63, 105, 66, 107, 336, 296, 334, 293, 300, 168, 197, 5, 4, 75, 97, 2, 326, 305, 33, 160, 158, 133, 153, 144, 362, 385, 387,
-    263, 373, 380, 61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87,
+FROM_468 = (
+    70, 63, 105, 66, 107, 336, 296, 334, 293, 300, 168, 197, 5, 4, 75, 97, 2, 326, 305, 33, 160, 158, 133, 153, 144, 362,
+    385, 387, 263, 373, 380, 61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87,
 )  # fmt: skip
 """Points 17 to 67 of the 68-point scheme (brows, nose, eyes, lips) in the face mesh's."""
 
@@ -78,7 +79,7 @@ def make_film(who: str, kind: str, folder: Path, pack: HeadPack, size: int, nois
     background = room(person.wall, person.seed)
     background = warp(background, np.array([[size / 256, 0, 0], [0, size / 256, 0]]), (size, size))
     cameras = ORBIT.pose(torch.from_numpy(yaw).float(), torch.from_numpy(pitch).float()).numpy()
-    points, rotations = [], []
+    points = []
     notice = {"notice": "AI-generated: a synthetic person, not a recording.", "consent": "synthetic"}
     with (
         GrayWriter(folder / f"{who}-{kind}.labels.mkv", (size, size)) as labels,
@@ -99,29 +100,34 @@ def make_film(who: str, kind: str, folder: Path, pack: HeadPack, size: int, nois
             labels.write(picture.labels)
             alpha.write(picture.alpha)
             points.append(project(landmarks68(head, pack), camera.astype(np.float32), intrinsics) * size)
-            rotations.append(camera[:3, :3].T)
     blink = np.array([row["eyeBlink"] for row in script.expression])
-    np.savez_compressed(folder / f"{who}-{kind}.truth.npz", points=np.stack(points), rotation=np.stack(rotations), blink=blink)
+    angles = {"yaw": yaw, "pitch": pitch, "roll": roll}
+    np.savez_compressed(folder / f"{who}-{kind}.truth.npz", points=np.stack(points), blink=blink, **angles)
 
 
-def rotation_errors(capture: Capture, true: Float[np.ndarray, "frames 3 3"]) -> tuple[Float[np.ndarray, " frames"], float]:
+def rotations(
+    yaw: Float[np.ndarray, " frames"], pitch: Float[np.ndarray, " frames"], roll: Float[np.ndarray, " frames"]
+) -> Float[np.ndarray, "frames 3 3"]:
+    """How heads are turned towards the camera: where it stands on its sphere, whatever it looks at, and how it is rolled."""
+    camera = Orbit(pivot=(0.0, 0.0, 0.0)).pose(torch.from_numpy(yaw), torch.from_numpy(pitch))[:, :3, :3].numpy()
+    zero, one = np.zeros_like(roll), np.ones_like(roll)
+    rows = [np.cos(roll), np.sin(roll), zero, -np.sin(roll), np.cos(roll), zero, zero, zero, one]
+    return np.stack(rows, -1).reshape(-1, 3, 3) @ camera.swapaxes(1, 2)
+
+
+def rotation_errors(capture: Capture, truth: Mapping[str, np.ndarray]) -> tuple[Float[np.ndarray, " frames"], float]:
     """Angles by which head rotations are off, degrees, but for the one rotation that is convention; and that one's angle."""
-    yaw, pitch = torch.from_numpy(capture.yaw), torch.from_numpy(capture.pitch)
-    camera = capture.orbit.pose(yaw, pitch)[:, :3, :3].numpy().swapaxes(1, 2)
     linear = np.linalg.inv(capture.crop_from_source[..., :2])
-    angle = np.arctan2(linear[:, 1, 0], linear[:, 0, 0])
-    zero, one = np.zeros_like(angle), np.ones_like(angle)
-    roll = np.stack([np.cos(angle), -np.sin(angle), zero, np.sin(angle), np.cos(angle), zero, zero, zero, one], -1)
-    seen = roll.reshape(-1, 3, 3) @ camera
-    convention = true.swapaxes(1, 2) @ seen
+    seen = rotations(capture.yaw, capture.pitch, -np.arctan2(linear[:, 1, 0], linear[:, 0, 0]))
+    convention = rotations(truth["yaw"], truth["pitch"], truth["roll"]).swapaxes(1, 2) @ seen
     left, _, right = np.linalg.svd(convention.mean(0))
     mean = left @ right
     return angles(convention @ mean.T), float(angles(mean[None])[0])
 
 
-def angles(rotations: Float[np.ndarray, "frames 3 3"]) -> Float[np.ndarray, " frames"]:
+def angles(turns: Float[np.ndarray, "frames 3 3"]) -> Float[np.ndarray, " frames"]:
     """Degrees by which rotations turn."""
-    return np.degrees(np.arccos(np.clip((np.trace(rotations, axis1=1, axis2=2) - 1) / 2, -1, 1)))
+    return np.degrees(np.arccos(np.clip((np.trace(turns, axis1=1, axis2=2) - 1) / 2, -1, 1)))
 
 
 def landmark_errors(capture: Capture, true: Float[np.ndarray, "frames 68 2"]) -> tuple[np.ndarray, np.ndarray]:
@@ -154,9 +160,9 @@ def blink_errors(capture: Capture, blink: Float[np.ndarray, " frames"]) -> dict[
 
 
 def region_overlaps(capture: Capture, labels: Path, alpha: Path) -> dict[str, float]:
-    """Intersection over union of the person, the shirt, the hair and the inside of the mouth; pooled over every fifth frame."""
+    """Intersection over union of the person and of the shirt, pooled over every fifth frame."""
     size = (capture.resolution, capture.resolution)
-    counts = {name: [0, 0] for name in ("person", "shirt", "hair", "mouth")}
+    counts = {name: [0, 0] for name in ("person", "shirt")}
     pictures = zip(
         capture.frames(), capture.person(), read_frames(labels, gray=True), read_frames(alpha, gray=True), strict=True
     )
@@ -182,7 +188,7 @@ def score(folder: Path, name: str) -> dict[str, Any]:
     truth = np.load(folder / f"{name}.truth.npz")
     if capture.count != len(truth["blink"]):
         return {"frames": capture.count, "of": len(truth["blink"]), "lost": True}
-    rotation, convention = rotation_errors(capture, truth["rotation"])
+    rotation, convention = rotation_errors(capture, truth)
     free, raw = landmark_errors(capture, truth["points"])
     middle = np.einsum("fij,j->fi", np.linalg.inv(capture.crop_from_source[..., :2]), np.full(2, capture.resolution / 2))
     middle -= np.einsum("fij,fj->fi", np.linalg.inv(capture.crop_from_source[..., :2]), capture.crop_from_source[..., 2])

@@ -96,6 +96,7 @@ def prepare(
     consent: Consent,
     audio: Path | None = None,
     sync: str = "auto",
+    face: int | None = None,
     prior: Path | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -107,6 +108,7 @@ def prepare(
         consent: who agreed to be portrayed: the person is you (self), gave you permission, or does not exist (synthetic).
         audio: a sound file to use instead of the video's own sound; it must start with the first frame.
         sync: auto measures how late the sound is and mends it, keep leaves it, a number says how many frames it is late.
+        face: which of several people to portray, as OUTPUT/faces.png numbers them; by default the likeliest speaker.
         prior: a Prior folder instead of the shipped one.
         overwrite: replace an existing Capture.
     """
@@ -128,6 +130,7 @@ def prepare(
             progress=report,
             audio=audio,
             sync=late,
+            face=face,
             overwrite=overwrite,
         )
     for warning in capture.report["warnings"]:
