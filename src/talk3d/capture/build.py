@@ -1,11 +1,12 @@
-"""`prepare`: from a video of one person to a `Capture`, in two passes over the file.
+"""`prepare`: from a video of one person to a `Capture`, in three passes over the file.
 
 The first pass follows the face. From its landmarks come the usable takes, the train/test split, and, for each part of
-the clip on its own, the head poses; from sampled training frames comes the background. The second pass cuts the aligned
-crops and masks the person. Frames stream through both passes; what grows with the clip is only its landmarks.
+the clip on its own, rough head poses; from sampled training frames comes the background. The second pass follows the skin to
+steady the poses, the third cuts the aligned crops and masks the person. Frames stream through all of them; what grows with the
+clip is only its landmarks.
 
-Nothing that describes training frames depends on test frames: poses are smoothed within each part, statistics and the
-background come from training frames, and the crops are encoded causally.
+Nothing that describes training frames depends on test frames: poses are smoothed within each part, key pictures, statistics
+and the background come from training frames, and the crops are encoded causally.
 
 Letters: F usable frames at 25 per second, S the side of the crops in pixels, L = 468 landmarks.
 """
@@ -36,7 +37,8 @@ from .people import LOOKS, Person, choose_person, find_people, portraits
 from .pose import Poses, solve_clip
 from .report import describe
 from .sound import Heard, hear, measure_lateness, read_sound, write_sound
-from .takes import MIN_TAKE, bridge, find_takes, parts_of, select, split_of
+from .steady import Follower, firm_points, refine
+from .takes import MIN_TAKE, bridge, find_takes, frames_of, parts_of, select, split_of
 from .track import OUTER_EYE_CORNERS, Track, eye_opening, gaze, lip_gap, lip_width, track
 
 CONSENTS = ("self", "permission", "synthetic")
@@ -128,6 +130,12 @@ def prepare(
 
     say("posing", 0.0)
     poses = _solve(observed, parts, canonical, orbit)
+    learnt = np.arange(len(frame_numbers)) < split["train"][1]
+    follower = Follower(poses, observed.landmarks, observed.found, learnt, firm_points(canonical))
+    for index, frame in enumerate(frames_of(video, frame_numbers)):
+        follower(index, frame)
+        say("steadying", (index + 1) / len(frame_numbers))
+    poses = refine(follower, canonical, orbit, parts)
     is_train = np.isin(np.array([n for n, _ in reservoir.kept]), frame_numbers[split["train"][0] : split["train"][1]])
     say("finding the background", 0.0)
     segment = PersonSegmenter()

@@ -1,4 +1,4 @@
-"""The second pass over a film: cutting the aligned crops and masking the person in them.
+"""The last pass over a film: cutting the aligned crops and masking the person in them.
 
 Letters: F usable frames, S the side of the crops in pixels.
 """
@@ -13,11 +13,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ..video.clock import FPS
-from ..video.read import read_frames
 from ..video.write import GrayWriter, VideoWriter
 from .detect import apply, invert, warp
 from .mask import PersonSegmenter, Plate, certainty_of, mend_mask
-from .takes import split_of
+from .takes import frames_of, split_of
 
 MAX_MOTION = 8.0
 """Levels of 255; a background that moves more is not used to mend the masks."""
@@ -39,7 +38,7 @@ def cut_crops(
     resolution: int,
     say: Progress,
 ) -> Float[np.ndarray, " frames"]:
-    """The second pass: aligned crops, masks and an overview. Returns each frame's sharpness."""
+    """The last pass: aligned crops, masks and an overview. Returns each frame's sharpness."""
     size = (resolution, resolution)
     # By the training frames alone: test frames must leave no trace in them, not even the plate's resolution.
     behind = _Behind(plate, crops[slice(*split_of(len(crops))["train"])])
@@ -52,11 +51,8 @@ def cut_crops(
         GrayWriter(folder / "person.mkv", size) as masks,
     ):
         whole = np.full(plate.seen.shape, 255, np.uint8)
-        usable = zip(frame_numbers.tolist(), crops, landmarks, strict=True)
-        number, crop, points = next(usable)
-        for count, frame in enumerate(read_frames(video, stop=int(frame_numbers[-1]) + 1)):
-            if count < number:
-                continue
+        for index, frame in enumerate(frames_of(video, frame_numbers)):
+            crop, points = crops[index], landmarks[index] * resolution
             picture = warp(frame, crop, size, cubic=True, replicate=True)
             outside = warp(whole, crop, size) < 255
             background, certainty = behind(crop, size)
@@ -67,15 +63,10 @@ def cut_crops(
             mask[outside] = 0
             pictures.write(picture)
             masks.write(mask)
-            index = pictures.frames - 1
-            sharpness[index] = _sharpness(picture, points * resolution)
+            sharpness[index] = _sharpness(picture, points)
             if index in shown:
-                tiles.append(draw_overview(picture, mask, points * resolution))
+                tiles.append(draw_overview(picture, mask, points))
             say("cutting", (index + 1) / len(frame_numbers))
-            following = next(usable, None)
-            if following is None:
-                break
-            number, crop, points = following
     rows = [np.hstack(tiles[i : i + 4]) for i in range(0, len(tiles), 4)]
     cv2.imwrite(str(folder / "overview.png"), np.vstack(rows)[..., ::-1])
     return sharpness

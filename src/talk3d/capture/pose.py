@@ -92,16 +92,16 @@ def _solve(
     unit = np.sqrt(((landmarks - origin) ** 2).sum(axis=(1, 2), keepdims=True) / landmarks.shape[1])
     target = (landmarks - origin) / unit
     yaw, pitch = np.zeros(frames), np.zeros(frames)
-    similarity = _fit_similarity(_project(orbit, points, yaw, pitch)[0], target, weights)
+    similarity = fit_similarity(_project(orbit, points, yaw, pitch)[0], target, weights)
     jacobian = np.zeros((*target.shape, 6))  # by yaw, pitch, and the four numbers of the similarity
     jacobian[..., 0, 4] = jacobian[..., 1, 5] = 1
     for _ in range(ITERATIONS):
         shape, by_yaw, by_pitch = _project(orbit, points, yaw, pitch)  # [F, L, 2]
-        linear = _matrix(similarity)[..., :2].swapaxes(-1, -2)
+        linear = matrix_of(similarity)[..., :2].swapaxes(-1, -2)
         jacobian[..., 0], jacobian[..., 1] = by_yaw @ linear, by_pitch @ linear
         jacobian[..., 2] = shape
         jacobian[..., 0, 3], jacobian[..., 1, 3] = -shape[..., 1], shape[..., 0]
-        residual = target - _apply_similarity(_matrix(similarity), shape)
+        residual = target - apply_similarity(matrix_of(similarity), shape)
         trust = weights * _huber(residual, similarity)
         flat = jacobian.reshape(frames, -1, 6)
         weighted = (jacobian * trust[..., None, None]).reshape(frames, -1, 6).swapaxes(1, 2)
@@ -113,11 +113,11 @@ def _solve(
         if np.abs(step).max() < 1e-5:
             break
     shape = _project(orbit, points, yaw, pitch)[0]
-    similarity = _fit_similarity(shape, target, trust)
-    residual = target - _apply_similarity(_matrix(similarity), shape)
-    matrix = _matrix(similarity) * unit
+    similarity = fit_similarity(shape, target, trust)
+    residual = target - apply_similarity(matrix_of(similarity), shape)
+    matrix = matrix_of(similarity) * unit
     matrix[..., 2:] += origin.swapaxes(1, 2)
-    return yaw, pitch, matrix, _root_mean_square(residual, similarity, weights)
+    return yaw, pitch, matrix, root_mean_square(residual, similarity, weights)
 
 
 def solve_clip(
@@ -150,12 +150,12 @@ def solve_clip(
     fitted = []
     for part in chunks:
         shape, matrix = project(part), rough.source_from_crop[part]
-        believed = weights * _huber(landmarks[part] - _apply_similarity(matrix, shape), matrix[:, :, 0])
-        fitted.append(_fit_similarity(shape, landmarks[part], believed))
+        believed = weights * _huber(landmarks[part] - apply_similarity(matrix, shape), matrix[:, :, 0])
+        fitted.append(fit_similarity(shape, landmarks[part], believed))
     similarity = smooth(np.concatenate(fitted), trust, period)
-    matrix = _matrix(similarity)
+    matrix = matrix_of(similarity)
     residual = [
-        _root_mean_square(landmarks[part] - _apply_similarity(matrix[part], project(part)), similarity[part], weights)
+        root_mean_square(landmarks[part] - apply_similarity(matrix[part], project(part)), similarity[part], weights)
         for part in chunks
     ]
     return Poses(yaw, pitch, matrix, np.concatenate(residual))
@@ -214,7 +214,7 @@ def _project(
     return shape, (left - right) / (2 * step), (up - down) / (2 * step)
 
 
-def _fit_similarity(shape: np.ndarray, target: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def fit_similarity(shape: np.ndarray, target: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Closed-form weighted least squares (a, b, tx, ty) [F, 4]: x' = a x - b y + tx, y' = b x + a y + ty."""
     weights = np.broadcast_to(weights, shape.shape[:2])
     total = weights.sum(axis=1, keepdims=True)
@@ -226,7 +226,7 @@ def _fit_similarity(shape: np.ndarray, target: np.ndarray, weights: np.ndarray) 
     return np.stack([turn.real, turn.imag, shift.real, shift.imag], axis=-1)
 
 
-def _apply_similarity(matrix: np.ndarray, shape: np.ndarray) -> np.ndarray:
+def apply_similarity(matrix: np.ndarray, shape: np.ndarray) -> np.ndarray:
     return shape @ matrix[..., :2].swapaxes(-1, -2) + matrix[:, None, :, 2]
 
 
@@ -236,12 +236,12 @@ def _huber(residual: np.ndarray, similarity: np.ndarray) -> np.ndarray:
     return HUBER / np.maximum(np.linalg.norm(residual, axis=-1) / width, HUBER)
 
 
-def _root_mean_square(residual: np.ndarray, similarity: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def root_mean_square(residual: np.ndarray, similarity: np.ndarray, weights: np.ndarray) -> np.ndarray:
     squared = (residual**2).sum(axis=-1) / (similarity[:, :2] ** 2).sum(axis=-1)[:, None]
     return np.sqrt(squared @ weights / weights.sum())
 
 
-def _matrix(similarity: np.ndarray) -> np.ndarray:
+def matrix_of(similarity: np.ndarray) -> np.ndarray:
     """[F, 2, 3] from (a, b, tx, ty)."""
     a, b, tx, ty = np.moveaxis(similarity, -1, 0)
     return np.stack([np.stack([a, -b, tx], -1), np.stack([b, a, ty], -1)], axis=-2)

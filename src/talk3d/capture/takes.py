@@ -5,13 +5,15 @@ Letters: F frames of the film, and usable ones once they were selected.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
 from ..video.clock import FPS
+from ..video.read import read_frames
 from .track import FACE_OVAL, Track
 
 TEST_PART = 11
@@ -74,6 +76,18 @@ def _stands_out(change: np.ndarray, least: float) -> np.ndarray:
     """Where `change` exceeds `least` and four times what is usual around there."""
     usual = np.array([np.median(change[max(0, i - 12) : i + 13]) for i in range(len(change))])
     return (change > least) & (change > 4 * usual)
+
+
+def frames_of(video: Path, numbers: Int[np.ndarray, " usable"]) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+    """The frames of a film with these numbers, which rise."""
+    wanted = iter(numbers.tolist())
+    number = next(wanted, None)
+    if number is None:
+        return
+    for count, frame in enumerate(read_frames(video, stop=int(numbers[-1]) + 1)):
+        if count == number:
+            yield frame
+            number = next(wanted, None)
 
 
 def select(tracked: Track, index: np.ndarray) -> Track:
