@@ -6,7 +6,6 @@ import pytest
 from skimage.draw import polygon2mask
 
 from talk3d.capture.mask import (
-    FrameReservoir,
     PersonSegmenter,
     Plate,
     background_plate,
@@ -90,20 +89,6 @@ def test_filling_keeps_what_is_known_and_copes_with_nothing_known(scene: np.ndar
     assert (fill_holes(scene, np.zeros_like(known)) == 128).all()
     flat = np.full_like(scene, 77)
     assert (fill_holes(flat, known) == 77).all()
-
-
-@pytest.mark.parametrize("length", [1, 7, 8, 9, 100, 1234])
-def test_the_reservoir_is_bounded_and_even(length: int) -> None:
-    reservoir = FrameReservoir(8)
-    for number in range(length):
-        reservoir.offer(number, np.zeros((2, 2, 3), np.uint8))
-        assert len(reservoir.kept) <= 8
-    numbers = [number for number, _ in reservoir.kept]
-    assert len(numbers) >= min(length, 4)
-    steps = np.diff(numbers)
-    assert len(set(steps.tolist())) <= 1
-    assert numbers[0] == 0
-    assert length - numbers[-1] <= (steps[0] if len(steps) else 1)
 
 
 def test_what_clearly_differs_from_the_background_joins_the_person(scene: np.ndarray) -> None:

@@ -32,7 +32,7 @@ from ..video.read import read_frames
 from .artifact import Capture
 from .cut import Progress, cut_crops
 from .detect import apply
-from .mask import FrameReservoir, PersonSegmenter, background_plate
+from .mask import PersonSegmenter, background_plate
 from .people import LOOKS, Person, choose_person, find_people, portraits
 from .pose import Poses, solve_clip
 from .report import describe
@@ -104,12 +104,10 @@ def prepare(
 
     info = require_video(video)
     expected = frames_in(info.duration)
-    reservoir = FrameReservoir(max(8, min(48, SAMPLE_BYTES // (info.width * info.height * 3) * 2)))
     thumbnails: list[np.ndarray] = []
 
     def watched() -> Iterator[np.ndarray]:
         for number, frame in enumerate(read_frames(video)):
-            reservoir.offer(number, frame)
             thumbnails.append(cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA))
             say("tracking", min(1.0, (number + 1) / expected))
             yield frame
@@ -124,27 +122,32 @@ def prepare(
         )
     frame_numbers = np.concatenate([np.arange(*take) for take in takes])
     split = split_of(len(frame_numbers))
-    observed = select(tracked, frame_numbers)
     parts = parts_of(takes, split)
-    observed = bridge(observed, parts)
+    observed = bridge(select(tracked, frame_numbers), parts)
+    decoded = len(tracked.confidence)
+    del tracked  # of a long film it is a third of what memory holds
 
     say("posing", 0.0)
     poses = _solve(observed, parts, canonical, orbit)
     learnt = np.arange(len(frame_numbers)) < split["train"][1]
+    most = max(8, min(48, SAMPLE_BYTES // (info.width * info.height * 3)))
+    sampled = set(np.linspace(0, split["train"][1] - 1, most).astype(int).tolist())
+    samples = []
     follower = Follower(poses, observed.landmarks, observed.found, learnt, firm_points(canonical))
     for index, frame in enumerate(frames_of(video, frame_numbers)):
         follower(index, frame)
+        if index in sampled:
+            samples.append(frame)
         say("steadying", (index + 1) / len(frame_numbers))
     poses = refine(follower, canonical, orbit, parts)
-    is_train = np.isin(np.array([n for n, _ in reservoir.kept]), frame_numbers[split["train"][0] : split["train"][1]])
     say("finding the background", 0.0)
     segment = PersonSegmenter()
-    plate = background_plate([f for (_, f), use in zip(reservoir.kept, is_train, strict=True) if use], segment)
-    reservoir.kept.clear()
+    plate = background_plate(samples, segment)
+    samples.clear()
 
     crops = poses.crop_from_source(resolution)
     curves = _curves(observed, poses, split["train"], canonical, orbit)
-    crop_landmarks = apply(crops, observed.landmarks) / resolution
+    crop_landmarks = (apply(crops.astype(np.float32), observed.landmarks) / resolution).astype(np.float32)
     with creating(Capture, output, overwrite=overwrite) as draft:
         sharpness = cut_crops(draft.folder, video, frame_numbers, crops, crop_landmarks, plate, segment, resolution, say)
         say("writing sound", 0.0)
@@ -165,7 +168,9 @@ def prepare(
             "residual": poses.residual,
             **curves,
         }
-        draft.write_tensors("track.safetensors", {k: torch.from_numpy(v.astype(np.float32)) for k, v in arrays.items()})
+        draft.write_tensors(
+            "track.safetensors", {k: torch.from_numpy(v.astype(np.float32, copy=False)) for k, v in arrays.items()}
+        )
         draft.config = {
             "fps": FPS,
             "frames": len(frame_numbers),
@@ -179,7 +184,7 @@ def prepare(
         }
         draft.parents = {"Prior": prior_hash}
         draft.consent = consent
-        report = describe(arrays, draft.config, plate, sound, sharpness, lateness, len(tracked.confidence))
+        report = describe(arrays, draft.config, plate, sound, sharpness, lateness, decoded)
         if len(people) > 1:
             cv2.imwrite(str(draft.folder / "faces.png"), portraits(people, chosen)[..., ::-1])
             report["warnings"].append(

@@ -57,26 +57,6 @@ class Plate:
     """Mean absolute deviation over time of the seen pixels, 0..255: what a still camera keeps near the noise."""
 
 
-class FrameReservoir:
-    """Between `most / 2` and `most` frames of a stream of unknown length, evenly spread over it, in bounded memory."""
-
-    def __init__(self, most: int) -> None:
-        self._most, self._every = most, 1
-        self.kept: list[tuple[int, np.ndarray]] = []
-        """Frame numbers and frames."""
-
-    def offer(self, number: int, frame: UInt8[np.ndarray, "height width 3"]) -> None:
-        """Show it each frame of the stream, `number` counting from 0."""
-        if number % self._every:
-            return
-        if len(self.kept) == self._most:
-            self._every *= 2
-            self.kept = [(n, kept) for n, kept in self.kept if n % self._every == 0]
-            if number % self._every:
-                return
-        self.kept.append((number, frame))
-
-
 def background_plate(frames: Sequence[UInt8[np.ndarray, "height width 3"]], segment: PersonSegmenter) -> Plate:
     """The median over frames of what is clearly not the person, filled where it is never seen.
 
