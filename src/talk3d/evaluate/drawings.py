@@ -9,9 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..pages import Chart
 from ..video import AUDIO_RATE, FPS, VideoWriter
 from .film import Film
-from .page import TRUTH, Chart, Moment
+from .page import TRUTH, Moment
 from .scores import Curves, Entry
 
 SHOWN = 320
