@@ -27,12 +27,13 @@ from ..errors import ConfigError, MediaError, NoFaceError
 from ..frozen import MODELS, model_path
 from ..video import FPS, check_complete, frames_in, read_frames, require_video
 from .artifact import Capture
+from .choose import choose, require_seconds
 from .cut import Progress, cut_crops
 from .detect import FaceDetector, apply
 from .mask import FrameReservoir, PersonSegmenter, background_plate
 from .pose import Poses, solve_clip
-from .report import describe
-from .sound import Heard, hear, measure_lateness, read_sound, write_sound
+from .report import Found, review
+from .sound import Heard, hear, write_in_step
 from .takes import MIN_TAKE, bridge, find_takes, parts_of, select, split_of
 from .track import OUTER_EYE_CORNERS, Track, eye_opening, gaze, lip_gap, lip_width, track
 
@@ -53,6 +54,7 @@ def prepare(
     progress: Progress | None = None,
     audio: Path | None = None,
     sync: float | None = None,
+    seconds: float | None = None,
     overwrite: bool = False,
 ) -> Capture:
     """Make a Capture of a video.
@@ -68,11 +70,12 @@ def prepare(
         progress: called with a stage's name and the part of it that is done, 0..1.
         audio: a sound file to use instead of the video's own sound, beginning with the first frame.
         sync: frames by which the sound is late, 0 to leave it; None lets the lip-sync expert find out, and mends it.
+        seconds: keep only the best so many seconds; None for all.
         overwrite: replace an existing Capture.
 
     Raises:
         OutputExistsError: `output` exists; nothing was done.
-        ConfigError: bad `consent` or `resolution`.
+        ConfigError: bad `consent`, `resolution` or `seconds`.
         ModelMissingError: the face models are not installed.
         MediaError: the video cannot be read, is cut off or too short. Before any long work where that can be known.
         NoAudioError: no sound, only silence, or sound for less than half of the video.
@@ -88,6 +91,7 @@ def prepare(
         )
     if resolution % 2 or resolution < 32:
         raise ConfigError(f"resolution must be even and at least 32, not {resolution}.")
+    require_seconds(seconds)
     for name in MODELS:
         model_path(name)
     sound_file = video if audio is None else Path(audio)
@@ -115,13 +119,20 @@ def prepare(
         )
     frame_numbers = np.concatenate([np.arange(*take) for take in takes])
     split = split_of(len(frame_numbers))
+    backdrop = frame_numbers[slice(*split["train"])]  # may show the background, whether they are chosen or not
+    material = Found(len(tracked.confidence), takes, seconds)
+    if seconds is not None:
+        say("choosing", 0.0)
+        takes = choose(takes, seconds, video, sound_file, tracked, canonical, orbit)
+        frame_numbers = np.concatenate([np.arange(*take) for take in takes])
+        split = split_of(len(frame_numbers))
     observed = select(tracked, frame_numbers)
     parts = parts_of(takes, split)
     observed = bridge(observed, parts)
 
     say("posing", 0.0)
     poses = _solve(observed, parts, canonical, orbit)
-    is_train = np.isin(np.array([n for n, _ in reservoir.kept]), frame_numbers[split["train"][0] : split["train"][1]])
+    is_train = np.isin(np.array([n for n, _ in reservoir.kept]), backdrop)
     say("finding the background", 0.0)
     segment = PersonSegmenter()
     plate = background_plate([f for (_, f), use in zip(reservoir.kept, is_train, strict=True) if use], segment)
@@ -131,13 +142,13 @@ def prepare(
     curves = _curves(observed, poses, split["train"], canonical, orbit)
     crop_landmarks = apply(crops, observed.landmarks) / resolution
     with creating(Capture, output, overwrite=overwrite) as draft:
-        sharpness = cut_crops(draft.folder, video, frame_numbers, crops, crop_landmarks, plate, segment, resolution, say)
+        looks = cut_crops(draft.folder, video, frame_numbers, crops, crop_landmarks, plate, segment, resolution, say)
         say("writing sound", 0.0)
-        write_sound(draft.folder / "audio.flac", sound_file, takes)
-        start, stop = split["train"]
-        lateness = measure_lateness(crop_landmarks[start:stop], read_sound(draft.folder / "audio.flac", start, stop), sync)
-        if lateness.moved:
-            write_sound(draft.folder / "audio.flac", sound_file, takes, lateness.moved)
+        seen = slice(*split["train"])
+        learnt = [part for part in parts if part.stop <= seen.stop]
+        lateness, drift = write_in_step(
+            draft.folder / "audio.flac", sound_file, takes, crop_landmarks[seen], frame_numbers[seen], learnt, sync
+        )
         cv2.imwrite(str(draft.folder / "plate.png"), plate.image[..., ::-1])
         cv2.imwrite(str(draft.folder / "plate_seen.png"), plate.seen.astype(np.uint8) * 255)
         arrays = {
@@ -164,8 +175,7 @@ def prepare(
         }
         draft.parents = {"Prior": prior_hash}
         draft.consent = consent
-        report = describe(arrays, draft.config, plate, sound, sharpness, lateness, len(tracked.confidence))
-        draft.write_json("report.json", report)
+        review(draft.folder, video, draft.config, arrays, looks, parts, plate, sound, lateness, drift, material)
         say("done", 1.0)
     return Capture.open(output)
 

@@ -1,8 +1,8 @@
 """When somebody speaks: silero's voice activity detector, given as a probability for each video frame.
 
-Its package runs a TorchScript file, which holds a pickle, and none are read here. Beside it lies a safetensors file with weights
-of the same network from another training, which the package describes for tinygrad. So the network is written out below, and the
-package itself is never imported: it would set torch to one thread for the whole process.
+Its package runs a TorchScript file, which holds a pickle, and none are read here. Beside it lies a safetensors file with
+weights of the same network from another training, which the package describes for tinygrad. So the network is written out
+below, and the package itself is never imported: it would set torch to one thread for the whole process.
 
 Source: Silero Team, "Silero VAD", https://github.com/snakers4/silero-vad (MIT), version 6, 16 kHz.
 
