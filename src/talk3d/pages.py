@@ -32,7 +32,7 @@ class Chart:
     """Where the last one ends."""
     unit: str
     spans: Sequence[tuple[float, float, str]] = ()
-    """Stretches in the background, from and to, each of a class: `test` or `bad`."""
+    """Stretches in the background, from and to, each of a class: `test`, `bad`, or `seam`, which is a line."""
     bounds: tuple[float, float] | None = None
     """Of the values shown; by default those that there are."""
 
@@ -127,8 +127,8 @@ def cloud(drawn: Cloud) -> str:
         parts.append(f"<line x1='{x:.1f}' x2='{x:.1f}' y1='10' y2='{inner[1] + 10}' class='grid'/>")
         anchor = "start" if part == 0 else "middle" if part < 1 else "end"
         across, along = low + part * (high - low)
-        parts.append(f"<text x='{LEFT - 6}' y='{y + 4:.1f}' text-anchor='end'>{along:.3g}</text>")
-        parts.append(f"<text x='{x:.1f}' y='{inner[1] + 24}' text-anchor='{anchor}'>{across:.3g}</text>")
+        parts.append(f"<text x='{LEFT - 6}' y='{y + 4:.1f}' text-anchor='end'>{along:.2g}</text>")
+        parts.append(f"<text x='{x:.1f}' y='{inner[1] + 24}' text-anchor='{anchor}'>{across:.2g}</text>")
     parts.append(f"<text x='{(LEFT + CLOUD) / 2}' y='{CLOUD - 6}' text-anchor='middle'>{text(drawn.right)}</text>")
     legend = []
     for (name, group), colour in zip(drawn.groups.items(), COLOURS, strict=False):
@@ -177,6 +177,7 @@ polyline { fill: none; stroke-width: 1.4; }
 .legend { margin: 0; } .legend span { margin-right: 16px; } .legend i { display: inline-block; width: 12px; height: 3px;
   margin-right: 5px; vertical-align: middle; }
 rect.test { fill: #8a8a8a; opacity: .16; } rect.bad { fill: #dc2626; opacity: .2; }
+rect.seam { fill: currentColor; opacity: .5; }
 .clouds { display: flex; flex-wrap: wrap; gap: 32px; } .cloud { flex: 1 1 320px; }
 .warning, .notes { border-left: 3px solid #c2410c; padding: 4px 28px; }
 .missing { opacity: .75; }

@@ -39,7 +39,7 @@ def _clarity(recording: Recording) -> list[Check]:
         ),
         check(
             "Clipping", SOUND, judged(heard.clipped, 0.005, 0.1), heard.clipped, f"{heard.clipped:.1%} of the time",
-            "0.5 % or less",
+            "0.5% or less",
             "the sound is clipped",
             f"The peaks of the sound are cut off in {heard.clipped:.1%} of the frames; it is distorted there.",
             "Turn the microphone down.",
@@ -52,7 +52,7 @@ def _clarity(recording: Recording) -> list[Check]:
             "Use the microphone's own recording, not that of a call or a headset over Bluetooth.",
         ),
         check(
-            "Speech", SOUND, judged(speech, 0.5, 0.15, least=True), speech, f"in {speech:.0%} of the time", "50 % or more",
+            "Speech", SOUND, judged(speech, 0.5, 0.15, least=True), speech, f"in {speech:.0%} of the time", "50% or more",
             "little is spoken" if speech >= 0.15 else "hardly anything is spoken",
             f"A voice is heard in only {speech:.0%} of the time; only speech teaches lips.",
             "Talk all the time, with short pauses.",

@@ -30,7 +30,7 @@ EDGE = 55.0
 STILL, STILL_PART = 0.005, 0.2
 """Lips stand still if they move less than this (eye distances), or than this part of what is usual for them."""
 ALONE = FPS
-"""Frames in which lips must stand still beside a voice, and so must the half second before and after them."""
+"""Frames in which lips must stand still, with the half second before and after them, beside a voice."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def pauses(voiced: Float[np.ndarray, " frames"]) -> Bool[np.ndarray, " frames"]:
 
 
 def bandwidth(samples: Float[np.ndarray, " samples"], speaks: Bool[np.ndarray, " frames"]) -> float | None:
-    """Hz up to which the mean spectrum of these frames stays within 55 dB of its loudest band; None for too few frames."""
+    """Hz up to which the mean spectrum of these frames stays within 55 dB of its loudest band; None if there is too little."""
     if speaks.sum() < ENOUGH:
         return None
     cut = samples[: len(speaks) * SAMPLES_PER_FRAME].reshape(len(speaks), SAMPLES_PER_FRAME)[speaks]
@@ -100,7 +100,7 @@ def bandwidth(samples: Float[np.ndarray, " samples"], speaks: Bool[np.ndarray, "
     width = round(BAND * SAMPLES_PER_FRAME / AUDIO_RATE)  # bins of 25 Hz in a band
     bands = power.reshape(-1, width).mean(axis=1)
     loud = np.flatnonzero(bands > bands.max() * 10 ** (-EDGE / 10))
-    return float((loud[-1] + 1) * BAND)
+    return float((loud[-1] + 1) * BAND) if len(loud) else None
 
 
 def lip_motion(lip_gap: Float[np.ndarray, " frames"], lip_width: Float[np.ndarray, " frames"]) -> Float[np.ndarray, " frames"]:
@@ -132,11 +132,17 @@ def strange_voices(
     for part in parts:
         # Pauses between the other one's words are shorter than this.
         talk = _closed(voiced[part] > SPEAKS, FPS // 2)
-        both = np.flatnonzero(np.diff(np.r_[False, talk & still[part], False].astype(int)))
-        for start, stop in zip(both[::2], both[1::2], strict=True):
-            if stop - start >= ALONE:
-                found.append(slice(part.start + int(start), part.start + int(stop)))
+        alone = np.zeros(len(talk), bool)
+        for run in _runs(talk & still[part]):
+            if run.stop - run.start >= ALONE:
+                alone[max(0, run.start - FPS // 2) : run.stop + FPS // 2] = True
+        found += [slice(part.start + run.start, part.start + run.stop) for run in _runs(alone & talk)]
     return found
+
+
+def _runs(active: np.ndarray) -> list[slice]:
+    edges = np.flatnonzero(np.diff(np.r_[False, active, False].astype(int))).tolist()
+    return [slice(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def _closed(active: np.ndarray, gap: int) -> np.ndarray:

@@ -63,7 +63,8 @@ def render(recording: Recording, checks: Sequence[Check], config: Mapping[str, A
 <p>An avatar knows what it has seen: a good cloud is wide and without holes, and the frames for testing lie in it.</p>
 <div class='clouds'>{"".join(cloud(each) for each in _clouds(recording))}</div>
 <h2>Over time</h2>
-<p>Gaps are what is not kept. <span class='key test'></span> for testing <span class='key bad'></span> a voice, lips still</p>
+<p>Gaps are what is not kept; a line is a seam. <span class='key test'></span> for testing
+<span class='key bad'></span> a voice, but the lips stand still</p>
 {"".join(chart(each) for each in _charts(recording))}""",
         _STYLE,
     )
@@ -126,7 +127,7 @@ def _pictures(recording: Recording, checks: Sequence[Check], folder: Path, video
 def _with_points(picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     drawn = picture.copy()
     for x, y in np.rint((landmarks * picture.shape[0] - 0.5) * 16).astype(int):
-        cv2.circle(drawn, (int(x), int(y)), 14, (0, 230, 90), -1, cv2.LINE_AA, shift=4)
+        cv2.circle(drawn, (int(x), int(y)), 10, (0, 230, 90), -1, cv2.LINE_AA, shift=4)
     return drawn
 
 
@@ -157,6 +158,8 @@ def _charts(recording: Recording) -> list[Chart]:
         (int(numbers[each.start]) / FPS, (int(numbers[each.stop - 1]) + 1) / FPS, "bad")
         for each in strange_voices(recording.voiced, motion, recording.parts)
     ]
+    cuts = sorted({part.start for part in recording.parts} - {0, recording.border})
+    seams = [(int(numbers[cut]) / FPS, int(numbers[cut]) / FPS, "seam") for cut in cuts]
     tested = [
         (int(numbers[part.start]) / FPS, (int(numbers[part.stop - 1]) + 1) / FPS, "test")
         for part in recording.parts
@@ -194,7 +197,7 @@ def _charts(recording: Recording) -> list[Chart]:
             (0.0, max(1.0, float((track["residual"] / OFF).max()))),
         ),
     ]
-    return [Chart(title, curves, 0.0, end, " s", (*tested, *strange), bounds) for title, curves, bounds in rows]
+    return [Chart(title, curves, 0.0, end, " s", (*tested, *strange, *seams), bounds) for title, curves, bounds in rows]
 
 
 _STYLE = """

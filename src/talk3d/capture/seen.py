@@ -36,13 +36,14 @@ def _material(recording: Recording) -> list[Check]:
     times = ", ".join(f"{time_of(start)} to {time_of(stop)}" for start, stop in sorted(lost[:4]))
     return [
         check(
-            "Usable length", MATERIAL, judged(seconds, 60.0, 10.0, least=True), seconds, f"{seconds:.0f} s", "60 s or more",
-            f"only {seconds:.0f} s are usable",
+            "Usable length", MATERIAL, judged(float(round(seconds)), 60.0, 10.0, least=True), seconds, f"{seconds:.0f} s",
+            "60 s or more",
+            f"there are only {seconds:.0f} s",
             f"Only {seconds:.0f} s are usable; one to five minutes give better lips.",
             "Record one to five minutes in one go; reading anything aloud will do.",
         ),
         check(
-            "Frames left out", MATERIAL, judged(part, 0.1, 0.5), part, f"{gone} of {recording.decoded}", "10 % or less",
+            "Frames left out", MATERIAL, judged(part, 0.1, 0.5), part, f"{gone} of {recording.decoded}", "10% or less",
             f"{part:.0%} of the film had to be left out",
             f"{gone} of {recording.decoded} frames were left out: cuts, no face, or another scene. Mostly {times}.",
             "Stay in the picture, keep hands off the face, and do not cut the film or zoom.",
@@ -75,34 +76,34 @@ def _picture(recording: Recording) -> list[Check]:
             softest,
         ),
         check(
-            "Blurred frames", PICTURE, judged(blurred.mean(), 0.05), blurred.mean(), f"{blurred.mean():.1%}", "5 % or less",
+            "Blurred frames", PICTURE, judged(blurred.mean(), 0.05), blurred.mean(), f"{blurred.mean():.1%}", "5% or less",
             f"{blurred.mean():.0%} of the frames are blurred",
             f"{blurred.mean():.0%} of the frames are much blurrier than the others: quick motion, or a focus that hunts.",
             "Lock the focus, add light so that exposures are short, and move slowly.",
             softest,
         ),
         check(
-            "Flicker", PICTURE, judged(fast, 0.02), fast, f"{fast:.1%} of brightness", "2 % or less",
+            "Flicker", PICTURE, judged(fast, 0.02), fast, f"{fast:.1%} of brightness", "2% or less",
             "the light flickers",
             f"The face's brightness flickers by {fast:.1%} from frame to frame.",
             "Use daylight or lamps that do not flicker, and a shutter time that fits the mains (1/50 or 1/60 s).",
         ),
         check(
-            "Steady exposure", PICTURE, judged(slow, 0.2), slow, f"varies by {slow:.0%}", "20 % or less",
+            "Steady exposure", PICTURE, judged(slow, 0.2), slow, f"varies by {slow:.0%}", "20% or less",
             f"the brightness of the face varies by {slow:.0%}",
             f"The face's brightness varies by {slow:.0%} over the film: automatic exposure, or light that changes.",
             "Lock exposure and white balance, and record at one go in steady light.",
             recording.film([int(looks.brightness.argmax()), int(looks.brightness.argmin())]),
         ),
         check(
-            "Overexposed skin", PICTURE, judged(over, 0.03, 0.25), over, f"{over:.1%} of the face", "3 % or less",
+            "Overexposed face", PICTURE, judged(over, 0.03, 0.25), over, f"{over:.1%} of the face", "3% or less",
             "the face is overexposed",
             f"{over:.0%} of the face is overexposed; there is no skin left to learn there.",
             "Lower the exposure, or soften the light on the face.",
             recording.film(worst(looks.over)),
         ),
         check(
-            "Dark skin areas", PICTURE, judged(under, 0.1, 0.5), under, f"{under:.1%} of the face", "10 % or less",
+            "Underexposed face", PICTURE, judged(under, 0.1, 0.5), under, f"{under:.1%} of the face", "10% or less",
             "the face is too dark",
             f"{under:.0%} of the face is lost in the dark.",
             "Put a light in front of the face, not behind it.",
@@ -139,7 +140,7 @@ def _person(recording: Recording) -> list[Check]:
             "Turn and nod a little while talking, up to 15° each way.",
         ),
         check(
-            "Facing the camera", PERSON, judged(away, 0.2), away, f"{away:.0%} turned far away", "20 % or less",
+            "Facing the camera", PERSON, judged(away, 0.2), away, f"{away:.0%} turned far away", "20% or less",
             "the face is often turned away",
             f"In {away:.0%} of the frames the head is turned by more than {TURNED:.0f}° or tilted by more than {TILTED:.0f}°.",
             "Talk to the camera; small turns are enough.",
@@ -174,7 +175,7 @@ def _person(recording: Recording) -> list[Check]:
         ),
         check(
             "Tracking", PERSON, judged(strange.mean(), 0.02, 0.3), strange.mean(),
-            f"{strange.mean():.1%} of the frames uncertain", "2 % or less",
+            f"{strange.mean():.1%} of the frames uncertain", "2% or less",
             "the face was hard to follow",
             f"In {strange.mean():.1%} of the frames the tracker was unsure, or its points fit no head.",
             "Keep hands, hair and microphones off the face, and light it evenly.",
@@ -215,9 +216,10 @@ def unsteadiness(brightness: Float[np.ndarray, " frames"], recording: Recording)
 
 
 def openings(lip_gap: Float[np.ndarray, " frames"]) -> int:
-    """How often the mouth opens: the gap rises from a quarter below its median to a quarter above it."""
+    """How often the mouth opens: the gap rises from a quarter below its median to a quarter above it, or 0.01 at least."""
     usual = float(np.median(lip_gap))
-    state = np.sign((lip_gap > 1.25 * usual).astype(int) - (lip_gap < 0.75 * usual).astype(int))
+    step = max(0.25 * usual, 0.01)
+    state = np.sign((lip_gap > usual + step).astype(int) - (lip_gap < usual - step).astype(int))
     state = state[state != 0]
     return int((np.diff(state) > 0).sum())
 
