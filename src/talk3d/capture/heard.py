@@ -106,7 +106,7 @@ def _clock(recording: Recording) -> Check:
     drift = recording.drift
     name, limit = "Keeps in step", "less than 1 frame of drift over the film"
     if drift.per_minute is None or drift.error is None:
-        return Check(name, SOUND, "pass", None, f"{drift.windows} windows of 6 s are sure, too few to tell", limit)
+        return Check(name, SOUND, "pass", None, f"{drift.windows} sure windows of 6 s, too few to tell", limit)
     found = f"{drift.per_minute:+.1f} ± {drift.error:.1f} frames a minute"
     if drift.moved:
         why = f"The sound came later by {drift.per_minute:.1f} frames with each minute, and was stretched into step."

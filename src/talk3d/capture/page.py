@@ -118,17 +118,12 @@ def _pictures(recording: Recording, checks: Sequence[Check], folder: Path, video
             picture = next(read_frames(folder / "frames.mp4", start=index, stop=index + 1), None)
         if picture is None:
             continue
-        if index is not None and (caption == "hardest to track" or "follow" in caption):
-            picture = _with_points(picture, track["landmarks"][index])
         height, width = picture.shape[:2]
-        yield f"{time_of(moment)}, {caption}", cv2.resize(picture, (max(1, round(width * SHOWN / height)), SHOWN))
-
-
-def _with_points(picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    drawn = picture.copy()
-    for x, y in np.rint((landmarks * picture.shape[0] - 0.5) * 16).astype(int):
-        cv2.circle(drawn, (int(x), int(y)), 10, (0, 230, 90), -1, cv2.LINE_AA, shift=4)
-    return drawn
+        shown = cv2.resize(picture, (max(1, round(width * SHOWN / height)), SHOWN), interpolation=cv2.INTER_AREA)
+        if index is not None and (caption == "hardest to track" or "follow" in caption):
+            for x, y in np.rint((track["landmarks"][index] * SHOWN - 0.5) * 16).astype(int):
+                cv2.circle(shown, (int(x), int(y)), 10, (0, 230, 90), -1, cv2.LINE_AA, shift=4)
+        yield f"{time_of(moment)}, {caption}", shown
 
 
 # ----------------------------------------------------------------------------------------------------------- curves
