@@ -23,7 +23,10 @@ from talk3d.capture.track import FaceTracker
 from talk3d.evaluate import guests, image, scores
 from talk3d.evaluate.person import Flicker, likeness, new_edges
 from talk3d.evaluate.report import evaluate
-from talk3d.video import AUDIO_RATE, FPS, VideoWriter, read_audio, read_frames, require_video
+from talk3d.video.clock import AUDIO_RATE, FPS
+from talk3d.video.look import require_video
+from talk3d.video.read import read_audio, read_frames
+from talk3d.video.write import VideoWriter
 
 FRAMES, ROUNDS = 16, 3
 

@@ -27,7 +27,7 @@ from talk3d.judges.sync import SyncExpert, load_sync, sound_features, sync_offse
 from talk3d.pretrain.judges import random_background
 from talk3d.pretrain.portraits import PICTURES, VIEWS, Portraits, load_portraits, render_portraits
 from talk3d.pretrain.speakers import film_landmarks, load_recordings, random_person
-from talk3d.video import AUDIO_RATE, FPS
+from talk3d.video.clock import AUDIO_RATE, FPS
 
 FILMS, FILM_FRAMES, PIECE = 6, 250, 125
 PLANTED = range(-10, 11)

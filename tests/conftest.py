@@ -14,7 +14,7 @@ from talk3d.capture.takes import split_of
 from talk3d.prior.generator import MINI, Generator, LoadedPrior, Profile, load_prior, save_prior
 from talk3d.prior.subject import Subject
 from talk3d.prior.superres import SuperResolutionConfig
-from talk3d.video import GrayWriter, VideoWriter
+from talk3d.video.write import GrayWriter, VideoWriter
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 

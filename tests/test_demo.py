@@ -18,7 +18,8 @@ from talk3d.personalize.subject import PersonalizeConfig
 from talk3d.personalize.tune import TuneConfig
 from talk3d.prior.generator import Generator, load_prior, save_prior
 from talk3d.talker.config import TrainConfig
-from talk3d.video import probe, read_frames
+from talk3d.video.look import probe
+from talk3d.video.read import read_frames
 from tests.conftest import TINY
 
 STEPS = {"invert": InvertConfig(steps=2), "tune": TuneConfig(steps=2), "cameras": CameraConfig(steps=1)}
@@ -85,7 +86,7 @@ def test_the_assets_are_whole():
 
 @pytest.mark.parametrize("count", [8, 9, 50])
 def test_contact_sheets_of_short_films(tmp_path, count):
-    from talk3d.video import VideoWriter
+    from talk3d.video.write import VideoWriter
 
     with VideoWriter(tmp_path / "film.mp4", (48, 16)) as writer:
         for index in range(count):

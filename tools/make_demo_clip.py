@@ -14,7 +14,7 @@ from espeak import MNEMONICS, Synthesiser
 from talk3d.camera import Orbit
 from talk3d.heads.model import HeadPack, HeadParameters, Light
 from talk3d.heads.subject import Phone, perform, write_script
-from talk3d.video import VideoWriter
+from talk3d.video.write import VideoWriter
 
 ASSETS = Path(__file__).parents[1] / "src" / "talk3d" / "assets"
 SIZE, FPS, RATE = 320, 25, 16000

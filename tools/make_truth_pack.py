@@ -22,7 +22,7 @@ from talk3d.camera import Orbit
 from talk3d.heads.model import HeadPack, HeadParameters, Light
 from talk3d.heads.raster import render_head
 from talk3d.heads.subject import perform, write_script
-from talk3d.video import VideoWriter
+from talk3d.video.write import VideoWriter
 
 PACK = Path(__file__).parents[1] / "src" / "talk3d" / "assets" / "truth"
 SIZE, FPS, DEPTH_SIZE = 256, 25, 64

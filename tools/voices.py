@@ -5,7 +5,7 @@ from espeak import Synthesiser
 
 from talk3d.heads.subject import Phone
 from talk3d.pretrain.speakers import Recording
-from talk3d.video import AUDIO_RATE
+from talk3d.video.clock import AUDIO_RATE
 
 # Sounds of the International Phonetic Alphabet to visemes; what is not listed (length, nasality, stress) does not move lips.
 VISEMES = {

@@ -97,6 +97,7 @@ def prepare(
     audio: Path | None = None,
     sync: str = "auto",
     seconds: float | None = None,
+    face: int | None = None,
     prior: Path | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -109,6 +110,7 @@ def prepare(
         audio: a sound file to use instead of the video's own sound; it must start with the first frame.
         sync: auto measures how late the sound is and mends it, keep leaves it, a number says how many frames it is late.
         seconds: keep only the best so many seconds, those with the most poses and mouth shapes; everything by default.
+        face: which of several people to portray, as OUTPUT/faces.png numbers them; by default the likeliest speaker.
         prior: a Prior folder instead of the shipped one.
         overwrite: replace an existing Capture.
     """
@@ -131,6 +133,7 @@ def prepare(
             audio=audio,
             sync=late,
             seconds=seconds,
+            face=face,
             overwrite=overwrite,
         )
     for note in capture.report["mended"] + capture.report["warnings"]:

@@ -17,7 +17,9 @@ from .personalize.subject import PersonalizeConfig
 from .prior.generator import load_prior
 from .talker.config import TrainConfig
 from .talker.speak import Camera, SpeakConfig, Speaker, speak
-from .video import AUDIO_RATE, VideoWriter, read_audio, read_frames
+from .video.clock import AUDIO_RATE
+from .video.read import read_audio, read_frames
+from .video.write import VideoWriter
 
 ASSETS = Path(__file__).parent / "assets"
 CAMERAS = ("source", "front", "orbit")

@@ -31,7 +31,10 @@ from talk3d.personalize.tune import TuneConfig
 from talk3d.prior.generator import Generator, load_prior, save_prior
 from talk3d.talker.config import TrainConfig
 from talk3d.talker.speak import SpeakConfig, Speaker, speak
-from talk3d.video import FPS, VideoWriter, probe, read_audio, read_frames
+from talk3d.video.clock import FPS
+from talk3d.video.look import probe
+from talk3d.video.read import read_audio, read_frames
+from talk3d.video.write import VideoWriter
 from tests.conftest import TINY
 
 PACK = shipped("truth")

@@ -17,7 +17,8 @@ from talk3d.capture.drift import Drift
 from talk3d.capture.listening import Sounding
 from talk3d.capture.looks import Looks
 from talk3d.capture.sound import Heard, Lateness
-from talk3d.video import VideoWriter, read_audio, read_frames
+from talk3d.video.read import read_audio, read_frames
+from talk3d.video.write import VideoWriter
 
 
 @pytest.fixture(scope="session")
@@ -169,6 +170,8 @@ def make_recording() -> MakeRecording:
             "decoded": frames,
             "fit": frames,
             "lost": [],
+            "people": 1,
+            "face": 0,
             "motion": 1.0,
             "heard": Heard(frames / 25, 0.7, 48000, 1, 0.0),
             "sounding": Sounding(-20.0, -20.0, -55.0, 35.0, 8000.0, 0.8 * frames / 25, frames / 25),

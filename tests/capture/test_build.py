@@ -28,7 +28,7 @@ from talk3d.errors import (
     NoFaceError,
     OutputExistsError,
 )
-from talk3d.video import read_frames
+from talk3d.video.read import read_frames
 
 SIDE = 128
 Prepare = Callable[..., Capture]

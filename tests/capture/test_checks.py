@@ -36,6 +36,7 @@ DEFECTS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]]
         {"decoded": 1940, "lost": [(1750, 1940)], "heard": WHOLE}, {"decoded": 1960, "lost": [(1750, 1960)], "heard": WHOLE},
         {"decoded": 3600, "lost": [(1750, 3600)], "heard": WHOLE},
     ),
+    "One person": ({"people": 1}, {"people": 2, "face": 1}, None),
     "Face size": tuple(
         {"crop_from_source": np.broadcast_to(np.array([[s, 0.0, 0.0], [0.0, s, 0.0]]), (FRAMES, 2, 3))} for s in (1.3, 1.4, 2.6)
     ),

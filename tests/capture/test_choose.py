@@ -67,7 +67,7 @@ def long_film(film_frames: np.ndarray, film_sound: np.ndarray, tmp_path_factory:
     """Sixteen seconds: the film to and fro, of which the second quarter is blurred; other frames for testing if asked for."""
     import cv2
 
-    from talk3d.video import VideoWriter
+    from talk3d.video.write import VideoWriter
 
     folder = tmp_path_factory.mktemp("long")
 

@@ -15,7 +15,7 @@ from talk3d.capture.checks import Recording
 from talk3d.capture.page import render
 from talk3d.capture.report import Found, all_checks
 from talk3d.pages import COLOURS, Cloud, cloud
-from talk3d.video import VideoWriter
+from talk3d.video.write import VideoWriter
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 LOST = (240, 20, 200)
@@ -91,7 +91,7 @@ def test_the_page_is_whole_and_asks_for_nothing_else(shown: Callable[..., str]) 
     assert not {"script", "link", "iframe"} & {tag for tag, _ in read.tags}
     assert "Good: 70 s of one person" in text
     assert "What to do" not in text
-    assert text.count("class='mark pass'") == 26
+    assert text.count("class='mark pass'") == 27
     assert shown() == text
 
 

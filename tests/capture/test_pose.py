@@ -10,7 +10,7 @@ from talk3d.camera import Orbit
 from talk3d.capture.detect import apply
 from talk3d.capture.pose import PERIOD, rigid_weights, smooth, solve_clip, solve_poses
 from talk3d.capture.track import track
-from talk3d.video import read_frames
+from talk3d.video.read import read_frames
 
 ORBIT = Orbit()
 

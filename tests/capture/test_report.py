@@ -24,7 +24,7 @@ def checks_of(capture: Capture) -> dict[str, dict[str, Any]]:
 @pytest.fixture(scope="module")
 def spoilt(film_frames: np.ndarray, film_sound: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A listening face beside another one's voice for four seconds in the middle of a film, and its sound."""
-    from talk3d.video import VideoWriter
+    from talk3d.video.write import VideoWriter
 
     other = soundfile.read(ASSETS / "drive.flac", dtype="float32")[0]
     start = int(np.flatnonzero(voice(other) > 0.9)[0]) * 640

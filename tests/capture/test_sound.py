@@ -73,7 +73,7 @@ def test_what_cannot_be_told_is_left_alone(tracked_subject: np.ndarray) -> None:
 def half_a_minute(subject: Path) -> tuple[np.ndarray, np.ndarray]:
     """Tracked lips of the synthetic subject [900, 468, 2], and the sound that is exactly in step with them."""
     from talk3d.capture.track import track
-    from talk3d.video import read_frames
+    from talk3d.video.read import read_frames
 
     landmarks = track(read_frames(subject / "A.mp4", stop=900)).landmarks
     return landmarks, soundfile.read(subject / "self.flac", dtype="float32")[0][: 900 * SAMPLES_PER_FRAME]

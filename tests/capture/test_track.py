@@ -16,7 +16,7 @@ from talk3d.capture.track import (
     lip_width,
     track,
 )
-from talk3d.video import read_frames
+from talk3d.video.read import read_frames
 
 FRAMES = 250
 

@@ -9,7 +9,7 @@ from talk3d.capture.detect import apply, invert
 from talk3d.evaluate.align import by_motion, by_sound, fit, loudness, resizing, similarity
 from talk3d.evaluate.film import Sound
 from talk3d.evaluate.follow import Landmarks, Motion
-from talk3d.video import SAMPLES_PER_FRAME
+from talk3d.video.clock import SAMPLES_PER_FRAME
 
 
 @pytest.fixture

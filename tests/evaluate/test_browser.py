@@ -12,7 +12,7 @@ from talk3d.evaluate.lips import Score
 from talk3d.evaluate.measures import MEASURES
 from talk3d.evaluate.page import Moment, Page, render
 from talk3d.pages import COLOURS, Chart
-from talk3d.video import VideoWriter
+from talk3d.video.write import VideoWriter
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 WORST = (37, 201, 143)

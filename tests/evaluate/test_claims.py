@@ -9,7 +9,7 @@ import pytest
 from talk3d.capture.artifact import Capture
 from talk3d.errors import ScoringError
 from talk3d.evaluate.claims import Claims, read_claims
-from talk3d.video import VideoWriter
+from talk3d.video.write import VideoWriter
 
 TRAINED, OTHER = "ab" * 32, "cd" * 32
 

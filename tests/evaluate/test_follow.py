@@ -10,7 +10,9 @@ from talk3d.capture.detect import apply
 from talk3d.evaluate.film import Film, open_video
 from talk3d.evaluate.follow import Landmarks, expression, follow, head_pose, lips_of
 from talk3d.judges.sync import lips_in_face
-from talk3d.video import FPS, VideoWriter, read_frames
+from talk3d.video.clock import FPS
+from talk3d.video.read import read_frames
+from talk3d.video.write import VideoWriter
 
 
 @pytest.fixture

@@ -12,7 +12,9 @@ from talk3d.evaluate.film import Sound, open_video
 from talk3d.evaluate.follow import Landmarks, Motion, follow, lips_of
 from talk3d.evaluate.lips import best_lag
 from talk3d.judges.sync import read_curve, sync_curve
-from talk3d.video import SAMPLES_PER_FRAME, VideoWriter, read_frames
+from talk3d.video.clock import SAMPLES_PER_FRAME
+from talk3d.video.read import read_frames
+from talk3d.video.write import VideoWriter
 
 FRAMES = 190
 """The shortest clip has some more."""

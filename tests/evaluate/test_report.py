@@ -20,7 +20,8 @@ from talk3d.capture.build import prepare
 from talk3d.capture.track import track
 from talk3d.errors import MediaError, OutputExistsError, ScoringError
 from talk3d.evaluate.report import Report, as_table, evaluate
-from talk3d.video import VideoWriter, read_audio, read_frames
+from talk3d.video.read import read_audio, read_frames
+from talk3d.video.write import VideoWriter
 
 SIDE = 128
 

@@ -9,7 +9,7 @@ import talk3d
 from talk3d.evaluate.film import Sound
 from talk3d.evaluate.speech import SETTLE, listen, pauses
 from talk3d.phone_decoder import HOP, segments
-from talk3d.video import SAMPLES_PER_FRAME
+from talk3d.video.clock import SAMPLES_PER_FRAME
 
 VOICE = Path(talk3d.__file__).parent / "assets" / "drive.flac"
 

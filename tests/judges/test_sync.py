@@ -20,7 +20,7 @@ from talk3d.judges.sync import (
     sound_features,
     sync_offset,
 )
-from talk3d.video import AUDIO_RATE, FPS
+from talk3d.video.clock import AUDIO_RATE, FPS
 
 TINY = SyncDims(width=8, blocks=1, size=4)
 

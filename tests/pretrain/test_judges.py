@@ -20,7 +20,7 @@ from talk3d.pretrain import judges
 from talk3d.pretrain.judges import JudgeConfig, augmented, closeup_losses, fit, glance_losses, heard, random_clip, sync_losses
 from talk3d.pretrain.portraits import PICTURES, Portraits
 from talk3d.pretrain.speakers import Recording, Rig, TrackerModel
-from talk3d.video import AUDIO_RATE
+from talk3d.video.clock import AUDIO_RATE
 
 DIMS = HeadNetDims(
     widths=(4, 6, 8, 8, 8), blocks=(0, 1, 0, 0, 1), squeeze=4, hidden=16, embedding=8,

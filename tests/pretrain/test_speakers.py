@@ -23,7 +23,7 @@ from talk3d.pretrain.speakers import (
     speaking_lips,
     wander,
 )
-from talk3d.video import AUDIO_RATE, FPS
+from talk3d.video.clock import AUDIO_RATE, FPS
 
 PHONES = [Phone(0.5 * k + 0.4, 0.5 * k + 0.6, "aa" if k % 2 else "PP") for k in range(10)]
 RECORDING = Recording(np.random.default_rng(0).standard_normal(6 * AUDIO_RATE).astype(np.float32) * 0.1, PHONES)

@@ -11,7 +11,8 @@ from talk3d.errors import ConfigError, OutputExistsError
 from talk3d.prior import show
 from talk3d.prior.generator import Generator, LoadedPrior, load_prior, save_prior
 from talk3d.prior.show import cost, describe, draw_from, interpolation, random_people, sample
-from talk3d.video import probe, read_frames
+from talk3d.video.look import probe
+from talk3d.video.read import read_frames
 
 
 @pytest.fixture(scope="module")

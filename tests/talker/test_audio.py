@@ -17,7 +17,7 @@ from talk3d.talker.audio import (
     frame_windows,
 )
 from talk3d.talker.phones import CONTEXT, PIECE
-from talk3d.video import AUDIO_RATE, SAMPLES_PER_FRAME
+from talk3d.video.clock import AUDIO_RATE, SAMPLES_PER_FRAME
 
 CONFIG = AudioConfig(phones=False, ear=False)  # these are in test_phones.py
 MIDDLE = SAMPLES_PER_FRAME // 2

@@ -31,7 +31,8 @@ from talk3d.talker.official import load_official, to_official
 from talk3d.talker.speak import Motion, SpeakConfig, Speaker, speak
 from talk3d.talker.tokens import TokenConfig
 from talk3d.talker.unet import OFFICIAL
-from talk3d.video import probe, read_frames
+from talk3d.video.look import probe
+from talk3d.video.read import read_frames
 
 FUZZER = Path(__file__).parents[2] / "benchmarks" / "fuzz_convert.py"
 FRAMES = 6

@@ -14,7 +14,7 @@ from talk3d.phone_decoder import HOP, PHONES, segments
 from talk3d.talker import phones
 from talk3d.talker.audio import AudioConfig, Loudness, frame_windows
 from talk3d.talker.phones import CONTEXT, PIECE
-from talk3d.video import AUDIO_RATE, SAMPLES_PER_FRAME
+from talk3d.video.clock import AUDIO_RATE, SAMPLES_PER_FRAME
 
 CONFIG = AudioConfig(ear=False)
 PIECE_SECONDS = PIECE * HOP // AUDIO_RATE

@@ -33,7 +33,9 @@ from talk3d.talker.speak import (
     speak,
 )
 from talk3d.talker.train import train_talker
-from talk3d.video import GrayWriter, VideoWriter, probe, read_audio, read_frames
+from talk3d.video.look import probe
+from talk3d.video.read import read_audio, read_frames
+from talk3d.video.write import GrayWriter, VideoWriter
 
 QUIET = SpeakConfig(mark=False)
 

@@ -35,7 +35,8 @@ from ..pictures import write_png
 from ..prior.generator import LoadedPrior
 from ..talker.config import TrainConfig
 from ..talker.speak import SpeakConfig, Speaker, speak
-from ..video import FPS, read_frames
+from ..video.clock import FPS
+from ..video.read import read_frames
 from . import chain
 from .chain import Progress
 from .prior import same_run, write_json

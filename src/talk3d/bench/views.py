@@ -41,7 +41,7 @@ from ..prior.generator import LoadedPrior, Picture, composite
 from ..talker.audio import Loudness, frame_windows, silent_window
 from ..talker.clip import audio_neighbourhood
 from ..talker.speak import Speaker
-from ..video import read_audio
+from ..video.read import read_audio
 
 YAWS = tuple(range(-60, 61, 15))
 PITCHES = tuple(range(-30, 31, 10))

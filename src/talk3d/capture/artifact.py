@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 from .. import artifacts
 from ..camera import Orbit
 from ..errors import ArtifactError
-from ..video import read_frames
+from ..video.read import read_frames
 from .detect import warp
 from .mask import Regions, region_masks
 

@@ -25,12 +25,15 @@ from ..artifacts import creating, refuse_existing
 from ..camera import Orbit
 from ..errors import ConfigError, MediaError, NoFaceError
 from ..frozen import MODELS, model_path
-from ..video import FPS, check_complete, frames_in, read_frames, require_video
+from ..video.clock import FPS, frames_in
+from ..video.look import check_complete, require_video
+from ..video.read import read_frames
 from .artifact import Capture
 from .choose import choose, require_seconds
 from .cut import Progress, cut_crops
-from .detect import FaceDetector, apply
+from .detect import apply
 from .mask import FrameReservoir, PersonSegmenter, background_plate
+from .people import LOOKS, Person, choose_person, find_people, portraits
 from .pose import Poses, solve_clip
 from .report import Found, review
 from .sound import Heard, hear, write_in_step
@@ -55,6 +58,7 @@ def prepare(
     audio: Path | None = None,
     sync: float | None = None,
     seconds: float | None = None,
+    face: int | None = None,
     overwrite: bool = False,
 ) -> Capture:
     """Make a Capture of a video.
@@ -71,11 +75,13 @@ def prepare(
         audio: a sound file to use instead of the video's own sound, beginning with the first frame.
         sync: frames by which the sound is late, 0 to leave it; None lets the lip-sync expert find out, and mends it.
         seconds: keep only the best so many seconds; None for all.
+        face: which of several people to portray, as numbered in `faces.png` of an earlier Capture; None for the one who is
+            largest, longest in the picture, and moves the lips most.
         overwrite: replace an existing Capture.
 
     Raises:
         OutputExistsError: `output` exists; nothing was done.
-        ConfigError: bad `consent`, `resolution` or `seconds`.
+        ConfigError: bad `consent`, `resolution`, `seconds` or `face`.
         ModelMissingError: the face models are not installed.
         MediaError: the video cannot be read, is cut off or too short. Before any long work where that can be known.
         NoAudioError: no sound, only silence, or sound for less than half of the video.
@@ -95,7 +101,8 @@ def prepare(
     for name in MODELS:
         model_path(name)
     sound_file = video if audio is None else Path(audio)
-    sound = _check_input(video, sound_file)
+    sound, people = _check_input(video, sound_file)
+    chosen = choose_person(people, face)
 
     info = require_video(video)
     expected = frames_in(info.duration)
@@ -109,7 +116,7 @@ def prepare(
             say("tracking", min(1.0, (number + 1) / expected))
             yield frame
 
-    tracked = track(watched())
+    tracked = track(watched(), people[chosen].embedding)
     takes = find_takes(tracked, np.stack(thumbnails))
     if not takes:
         found = float(np.mean(tracked.confidence > 0)) if len(tracked.confidence) else 0.0
@@ -120,7 +127,7 @@ def prepare(
     frame_numbers = np.concatenate([np.arange(*take) for take in takes])
     split = split_of(len(frame_numbers))
     backdrop = frame_numbers[slice(*split["train"])]  # may show the background, whether they are chosen or not
-    material = Found(len(tracked.confidence), takes, seconds)
+    material = Found(len(tracked.confidence), takes, seconds, len(people), chosen)
     if seconds is not None:
         say("choosing", 0.0)
         takes = choose(takes, seconds, video, sound_file, tracked, canonical, orbit)
@@ -175,13 +182,15 @@ def prepare(
         }
         draft.parents = {"Prior": prior_hash}
         draft.consent = consent
+        if len(people) > 1:
+            cv2.imwrite(str(draft.folder / "faces.png"), portraits(people, chosen)[..., ::-1])
         review(draft.folder, video, draft.config, arrays, looks, parts, plate, sound, lateness, drift, material)
         say("done", 1.0)
     return Capture.open(output)
 
 
-def _check_input(video: Path, sound_file: Path) -> Heard:
-    """Everything that can be known to be wrong before the long work."""
+def _check_input(video: Path, sound_file: Path) -> tuple[Heard, list[Person]]:
+    """Everything that can be known to be wrong before the long work; what was heard, and who was seen."""
     info = require_video(video)
     check_complete(video)
     seconds = info.duration
@@ -190,15 +199,15 @@ def _check_input(video: Path, sound_file: Path) -> Heard:
             f"`{video}` lasts {seconds:.1f} s. At least {MIN_TAKE / FPS:.0f} s are needed, and one to five minutes are good."
         )
     heard = hear(sound_file, seconds)
-    detect = FaceDetector()
     count = frames_in(seconds) if seconds else 1
-    looks = np.unique(np.linspace(0, count - 1, 9).astype(int))
-    if not any(detect(frame) for k in looks for frame in read_frames(video, start=int(k), stop=int(k) + 1)):
+    looks = np.unique(np.linspace(0, count - 1, LOOKS).astype(int)).tolist()
+    people = find_people(frame for k in looks for frame in read_frames(video, start=k, stop=k + 1))
+    if not people:
         raise NoFaceError(
             f"No face was found in `{video}` (looked at {len(looks)} frames spread over it). Record one person from "
             "the front, with the face at least a tenth of the picture's height."
         )
-    return heard
+    return heard, people
 
 
 def _solve(observed: Track, parts: list[slice], canonical: np.ndarray, orbit: Orbit) -> Poses:

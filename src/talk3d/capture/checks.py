@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..video import FPS
+from ..video.clock import FPS
 from .drift import Drift
 from .listening import Sounding
 from .looks import Looks
@@ -48,6 +48,10 @@ class Recording:
     """Of them those that could be used; more than F if a part of them was asked for."""
     lost: Sequence[tuple[int, int]]
     """Half-open ranges of frames of the film that could not be used."""
+    people: int
+    """That were seen in the film."""
+    face: int
+    """Which of them is portrayed, from 0 on."""
     motion: float
     """Of the background, levels of 255."""
     heard: Heard

@@ -23,7 +23,8 @@ from jaxtyping import Float, Int
 
 from ..camera import Orbit
 from ..errors import ConfigError
-from ..video import FPS, read_audio, read_frames
+from ..video.clock import FPS
+from ..video.read import read_audio, read_frames
 from .listening import SPEAKS
 from .looks import look
 from .pose import solve_clip

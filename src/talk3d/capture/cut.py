@@ -12,7 +12,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ..video import FPS, GrayWriter, VideoWriter, read_frames
+from ..video.clock import FPS
+from ..video.read import read_frames
+from ..video.write import GrayWriter, VideoWriter
 from .detect import apply, invert, warp
 from .looks import Looks, look, looks_of
 from .mask import PersonSegmenter, Plate, certainty_of, mend_mask

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 
 from ..errors import ScoringError
 from ..judges.sync import sync_offset
-from ..video import FPS, SAMPLES_PER_FRAME
+from ..video.clock import FPS, SAMPLES_PER_FRAME
 
 WINDOW = 6 * FPS
 """Frames: short enough that the drift within is small, long enough that the expert's confidence means something."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..video import FPS
+from ..video.clock import FPS
 from .checks import SOUND, Check, Recording, Verdict, check, judged, time_of
 from .drift import MINUTE
 from .listening import lip_motion, strange_voices

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ..video import AUDIO_RATE, FPS, SAMPLES_PER_FRAME
+from ..video.clock import AUDIO_RATE, FPS, SAMPLES_PER_FRAME
 from .loudness import integrated_loudness
 
 SPEAKS, PAUSES = 0.5, 0.25

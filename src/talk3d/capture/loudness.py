@@ -13,7 +13,7 @@ import numpy as np
 import soxr
 from jaxtyping import Float
 
-from ..video import AUDIO_RATE
+from ..video.clock import AUDIO_RATE
 
 RATE = 48_000
 """Samples per second for which the recommendation gives its filters."""

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 
 from ..pages import Chart, Cloud, bullets, chart, cloud, document, jpeg, text
-from ..video import FPS, read_frames
+from ..video.clock import FPS
+from ..video.read import read_frames
 from .checks import Check, Recording, grade, sentence, time_of, worst
 from .listening import SPEAKS, lip_motion, strange_voices
 from .seen import CLOSED, OFF, OPEN, blurred_frames

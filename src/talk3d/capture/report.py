@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..partials import write_whole
-from ..video import FPS
+from ..video.clock import FPS
 from .checks import Check, Recording, grade, sentence
 from .drift import Drift
 from .heard import heard_checks
@@ -68,6 +68,8 @@ def review(
         decoded=found.decoded,
         fit=sum(stop - start for start, stop in found.takes),
         lost=found.lost,
+        people=found.people,
+        face=found.face,
         motion=plate.motion,
         heard=heard,
         sounding=listen(samples, voiced),
@@ -90,6 +92,10 @@ class Found:
     """Half-open ranges of those that could be used."""
     asked: float | None
     """Seconds that were to be kept of them; None for all."""
+    people: int = 1
+    """That were seen in it."""
+    face: int = 0
+    """Which of them is portrayed, from 0 on."""
 
     @property
     def lost(self) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ..video import FPS
+from ..video.clock import FPS
 from .checks import MATERIAL, PERSON, PICTURE, Check, Recording, check, judged, time_of, worst
 from .cut import MAX_MOTION
 from .track import FACE_OVAL
@@ -48,6 +48,13 @@ def _material(recording: Recording) -> list[Check]:
             f"{gone} of {recording.decoded} frames were left out: cuts, no face, or another scene. Mostly {times}.",
             "Stay in the picture, keep hands off the face, and do not cut the film or zoom.",
             [(start + stop) // 2 for start, stop in lost[:2]],
+        ),
+        check(
+            "One person", MATERIAL, judged(float(recording.people), 1.0), float(recording.people),
+            f"{recording.people} seen", "1",
+            f"{recording.people} people were seen",
+            f"{recording.people} people were seen; face {recording.face + 1} in faces.png is portrayed.",
+            "If it is the wrong one, say --face; better, record one person alone.",
         ),
     ]  # fmt: skip
 

@@ -20,7 +20,9 @@ from jaxtyping import Float, Int
 
 from ..errors import ConfigError, NoAudioError, ScoringError
 from ..judges.sync import sync_offset
-from ..video import AUDIO_RATE, FPS, SAMPLES_PER_FRAME, probe, read_audio_chunks
+from ..video.clock import AUDIO_RATE, FPS, SAMPLES_PER_FRAME
+from ..video.look import probe
+from ..video.read import read_audio_chunks
 from .drift import LEFT, MINUTE, Drift, measure_drift
 
 SILENCE = 1e-3

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import UInt8
 
-from ..video import FPS
+from ..video.clock import FPS
 from .track import FACE_OVAL, Track
 
 TEST_PART = 11

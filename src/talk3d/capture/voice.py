@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import ModelMissingError
-from ..video import SAMPLES_PER_FRAME
+from ..video.clock import SAMPLES_PER_FRAME
 
 CHUNK, CONTEXT, FFT, HOP = 512, 64, 256, 128
 """Samples that each answer is about, samples before them that it also sees, size and step of the transform."""

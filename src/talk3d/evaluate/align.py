@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..capture.detect import apply
-from ..video import SAMPLES_PER_FRAME
+from ..video.clock import SAMPLES_PER_FRAME
 from .film import Sound
 from .follow import RIGID, Landmarks, Motion
 

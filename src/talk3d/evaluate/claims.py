@@ -8,7 +8,7 @@ from typing import Any
 
 from ..capture.artifact import Capture
 from ..errors import ScoringError
-from ..video import probe
+from ..video.look import probe
 
 PROTOCOLS = {"paper": "camera, blinks and head motion of these frames", "audio-only": "nothing"}
 """What the protocols of `talk3d speak` give to a film besides sound."""

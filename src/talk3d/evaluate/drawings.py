@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from ..pages import Chart
-from ..video import AUDIO_RATE, FPS, VideoWriter
+from ..video.clock import AUDIO_RATE, FPS
+from ..video.write import VideoWriter
 from .film import Film
 from .page import TRUTH, Moment
 from .scores import Curves, Entry

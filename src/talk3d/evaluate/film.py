@@ -16,7 +16,9 @@ from jaxtyping import Float
 from ..capture.artifact import Capture
 from ..capture.detect import warp
 from ..errors import NoAudioError
-from ..video import SAMPLES_PER_FRAME, count_frames, read_audio_chunks, read_frames, require_video
+from ..video.clock import SAMPLES_PER_FRAME
+from ..video.look import count_frames, require_video
+from ..video.read import read_audio_chunks, read_frames
 
 """Of sound, under each frame."""
 

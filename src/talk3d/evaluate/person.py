@@ -16,15 +16,11 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
 
-from ..capture.detect import warp
-from ..judges.headnet import SIZE, load_headnet
-from ..video import FPS
+from ..capture.track import head_pictures
+from ..judges.headnet import load_headnet
+from ..video.clock import FPS
 from .lips import FEWEST, Score
-
-FACE_HEIGHT, FACE_MIDDLE = 0.63, 0.58
-"""How high a face's landmarks are, and where their middle lies from the top, in the pictures that HeadNet was trained on."""
 
 
 @torch.no_grad()
@@ -48,26 +44,14 @@ def likeness(
     values = {name: np.full(len(pairs), np.nan) for name in ("distance", "identity")}
     seen = [i for i, points in enumerate(true_landmarks) if np.isfinite(points).all()]
     if seen:
-        mine, true = (_heads([pairs[i][side] for i in seen], true_landmarks[seen]) for side in (0, 1))
+        mine, true = (head_pictures([pairs[i][side] for i in seen], true_landmarks[seen]) for side in (0, 1))
         values["distance"][seen] = network.distance(mine, true).numpy()
     both = [i for i in seen if np.isfinite(landmarks[i]).all()]
     if both:
-        mine = network(_heads([pairs[i][0] for i in both], landmarks[both])).embedding
-        true = network(_heads([pairs[i][1] for i in both], true_landmarks[both])).embedding
+        mine = network(head_pictures([pairs[i][0] for i in both], landmarks[both])).embedding
+        true = network(head_pictures([pairs[i][1] for i in both], true_landmarks[both])).embedding
         values["identity"][both] = (mine * true).sum(1).numpy()
     return values
-
-
-def _heads(frames: Sequence[np.ndarray], landmarks: Float[np.ndarray, "frames 468 2"]) -> Float[Tensor, "frames 3 128 128"]:
-    """Heads as HeadNet was trained to see them: upright as the frame is, at one size, beyond the frame its border continued."""
-    cut = []
-    for frame, points in zip(frames, landmarks.astype(np.float64), strict=True):
-        top, bottom = points.min(axis=0), points.max(axis=0)
-        scale = SIZE * FACE_HEIGHT / (bottom[1] - top[1])
-        middle = (top + bottom) / 2
-        corner = middle * scale - SIZE * np.array([0.5, FACE_MIDDLE])
-        cut.append(warp(frame, np.array([[scale, 0, -corner[0]], [0, scale, -corner[1]]]), (SIZE, SIZE), replicate=True))
-    return torch.from_numpy(np.stack(cut)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 BLINK, BLINKING = 0.65, 0.85

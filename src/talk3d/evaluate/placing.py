@@ -15,7 +15,7 @@ import numpy as np
 from ..capture.artifact import Capture
 from ..capture.detect import warp
 from ..errors import ScoringError
-from ..video import FPS
+from ..video.clock import FPS
 from . import align
 from .claims import Claims
 from .film import Film, Sound

@@ -27,7 +27,7 @@ from ..capture.artifact import Capture
 from ..errors import ArtifactError, ScoringError
 from ..partials import refuse_existing, writing_folder
 from ..pictures import write_png
-from ..video import FPS
+from ..video.clock import FPS
 from . import drawings, guests, page, scores
 from .claims import PROTOCOLS, read_claims
 from .film import Film, open_capture, open_video

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from ..phone_decoder import HOP, segments
-from ..video import SAMPLES_PER_FRAME
+from ..video.clock import SAMPLES_PER_FRAME
 from .film import Sound
 
 CLOSING = ("P", "B", "M")

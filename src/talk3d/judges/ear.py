@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..mel import log_mel
-from ..video import AUDIO_RATE
+from ..video.clock import AUDIO_RATE
 from .sync import TimeBlock
 from .weights import read_weights, save_weights
 

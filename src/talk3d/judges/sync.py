@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..errors import ScoringError
 from ..mel import mel_filters
-from ..video import AUDIO_RATE, FPS
+from ..video.clock import AUDIO_RATE, FPS
 from .weights import read_weights, save_weights
 
 COLUMNS, HOP, WINDOW, FFT, BANDS = 4, 160, 400, 512, 40

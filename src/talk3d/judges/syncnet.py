@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from ..video import AUDIO_RATE
+from ..video.clock import AUDIO_RATE
 from .foreign import load_foreign
 
 FRAMES, SIDE = 5, 224

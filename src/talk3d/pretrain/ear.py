@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..heads.subject import lip_shapes
 from ..judges.ear import BANDS, COLUMNS, LEVEL, VISEMES, Ear, ear_bands
-from ..video import FPS
+from ..video.clock import FPS
 from .judges import CLIP, JudgeConfig, Losses, fit, heard, random_clip
 from .speakers import Recording
 

@@ -25,7 +25,7 @@ from ..heads.subject import Phone
 from ..judges.headnet import CLOSE, SIZE, HeadNet, face_frame
 from ..judges.sync import REACH, SyncExpert, mouth_features, sound_features
 from ..runs import Run, Workers, warmed_cosine
-from ..video import AUDIO_RATE, FPS
+from ..video.clock import AUDIO_RATE, FPS
 from .portraits import PICTURES, Portraits
 from .speakers import Recording, Rig, TrackerModel, shifted, speaking_lips
 

@@ -30,7 +30,7 @@ from ..heads.model import HeadPack, HeadParameters, to_world
 from ..heads.subject import Phone, Script, lip_shapes, perform, write_script
 from ..judges.sync import LIP_NUMBERS, in_face, lips_in_face
 from ..partials import write_whole
-from ..video import AUDIO_RATE, FPS
+from ..video.clock import AUDIO_RATE, FPS
 
 MOUTH = tuple(range(48, 68))
 """Of the 68 points."""

@@ -19,7 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..errors import ConfigError
 from ..partials import refuse_existing
 from ..pictures import as_image, in_rows, write_png
-from ..video import FPS, VideoWriter
+from ..video.clock import FPS
+from ..video.write import VideoWriter
 from .generator import Generator, LoadedPrior, composite
 
 COLUMNS = 8

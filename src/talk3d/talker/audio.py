@@ -22,7 +22,7 @@ from ..errors import ConfigError
 from ..judges.ear import LEVEL, ear_columns, load_ear
 from ..mel import log_mel
 from ..phone_decoder import HOP, PHONES
-from ..video import AUDIO_RATE, SAMPLES_PER_FRAME
+from ..video.clock import AUDIO_RATE, SAMPLES_PER_FRAME
 from .logits import LogitsConfig, hub_recogniser, logit_windows
 from .phones import phone_columns
 

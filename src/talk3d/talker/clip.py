@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..capture.artifact import Capture
 from ..prior.subject import Subject
-from ..video import SAMPLES_PER_FRAME
+from ..video.clock import SAMPLES_PER_FRAME
 from .audio import AnyAudioConfig, AudioConfig, Loudness, frame_windows, silent_window
 from .tokens import Conditions
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ConfigError, ModelMissingError
-from ..video import AUDIO_RATE
+from ..video.clock import AUDIO_RATE
 
 STEP = 320
 """Samples between two steps; a video frame lasts two."""

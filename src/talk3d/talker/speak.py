@@ -27,7 +27,9 @@ from ..capture.frames import warp_plate
 from ..errors import ConfigError, NoAudioError
 from ..prior.generator import Generator, Picture, Profile, composite
 from ..prior.subject import Subject
-from ..video import AUDIO_RATE, FPS, SAMPLES_PER_FRAME, VideoWriter, read_audio_chunks
+from ..video.clock import AUDIO_RATE, FPS, SAMPLES_PER_FRAME
+from ..video.read import read_audio_chunks
+from ..video.write import VideoWriter
 from .audio import Loudness, frame_windows, silent_window
 from .clip import audio_neighbourhood, capture_windows, place_token
 from .config import TrainConfig

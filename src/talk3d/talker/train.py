@@ -27,7 +27,7 @@ from ..prior.generator import Generator
 from ..prior.patch import render_patch
 from ..prior.subject import Subject
 from ..runs import STATE, Every, Run, Workers, finish_gradients, follow
-from ..video import SAMPLES_PER_FRAME
+from ..video.clock import SAMPLES_PER_FRAME
 from .clip import CameraCorrections
 from .config import TrainConfig
 from .delta import DeltaConfig, DeltaNetwork
