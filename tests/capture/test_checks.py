@@ -132,7 +132,13 @@ def test_every_check_has_been_seen_to_fail(make_recording: Callable[..., Recordi
 def test_length(make_recording: Callable[..., Recording], frames: int, verdict: str) -> None:
     (found,) = (each for each in all_checks(make_recording(frames)) if each.name == "Usable length")
     assert found.verdict == verdict
+    assert "kept" not in found.found
     assert found.value == pytest.approx(frames / 25)
+
+
+def test_who_asked_for_less_hears_no_complaint(make_recording: Callable[..., Recording]) -> None:
+    (found,) = (each for each in all_checks(make_recording(400, fit=1750, decoded=1750)) if each.name == "Usable length")
+    assert (found.verdict, found.found) == ("pass", "70 s, 16 s kept")
 
 
 def test_a_voice_beside_still_lips_is_somebody_else(make_recording: Callable[..., Recording]) -> None:

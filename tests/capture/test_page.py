@@ -14,7 +14,7 @@ import pytest
 from talk3d.capture.checks import Recording
 from talk3d.capture.page import render
 from talk3d.capture.report import Found, all_checks
-from talk3d.pages import COLOURS, Cloud, cloud
+from talk3d.pages import COLOURS
 from talk3d.video.write import VideoWriter
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
@@ -129,17 +129,6 @@ def test_what_was_chosen_and_what_was_mended_is_said(shown: Callable[..., str]) 
     text = shown(fit=4000, decoded=4000, lateness=Lateness(6.0, 0.5, 6.0))
     assert "the best of 160.0 s that could be used" in text
     assert "moved into step with the lips" in text
-
-
-def test_points_lie_where_they_should() -> None:
-    drawn = Cloud("A < B", {"one": np.array([[0.0, 0.0], [10.0, 20.0]]), "two": np.zeros((0, 2))}, "x", "y")
-    text = cloud(drawn)
-    assert "A &lt; B" in text
-    (x0, y0), (x1, y1) = (map(float, place) for place in re.findall(r"cx='([\d.]+)' cy='([\d.]+)'", text))
-    assert x1 > x0
-    assert y1 < y0  # up is small in a picture
-    many = Cloud("many", {"one": np.random.default_rng(0).random((50_000, 2))}, "x", "y")
-    assert cloud(many).count("<circle") <= 1500
 
 
 def test_what_could_not_be_used_lies_between_and_around_the_takes() -> None:

@@ -12,7 +12,8 @@ import soxr
 
 from talk3d.capture import report as room
 from talk3d.capture.artifact import Capture
-from talk3d.capture.voice import voice
+from talk3d.capture.voice import load_voice, voice
+from talk3d.errors import ModelMissingError
 
 ASSETS = Path(room.__file__).parents[1] / "assets"
 
@@ -70,6 +71,18 @@ def test_planted_defects_are_found_where_they_are(
     assert 88 <= checks["One speaker"]["moments"][0] < 188
     assert capture.report["verdict"].startswith("Record again: ")
     assert capture.report["verdict"] in capture.path("report.html").read_text()
+
+
+def test_a_missing_voice_detector_is_named_before_any_long_work(
+    run: Callable[..., Capture], film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse_work(stage: str, part: float) -> None:
+        raise AssertionError(f"work began ({stage}) although its end cannot be reached")
+
+    load_voice.cache_clear()
+    monkeypatch.setattr("talk3d.capture.voice.WEIGHTS", Path("data") / "nothing.safetensors")
+    with pytest.raises(ModelMissingError, match="silero-vad"):
+        run(film, tmp_path / "capture", progress=refuse_work)
 
 
 def test_what_is_said_of_a_good_film(run: Callable[..., Capture], film: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`prepare`: from a video of one person to a `Capture`, in two passes over the file.
+"""`prepare`: from a video of one person to a `Capture`, in two passes over the file, or three to choose its best part.
 
 The first pass follows the face. From its landmarks come the usable takes, the train/test split, and, for each part of
 the clip on its own, the head poses; from sampled training frames comes the background. The second pass cuts the aligned
@@ -39,6 +39,7 @@ from .report import Found, review
 from .sound import Heard, hear, write_in_step
 from .takes import MIN_TAKE, bridge, find_takes, parts_of, select, split_of
 from .track import OUTER_EYE_CORNERS, Track, eye_opening, gaze, lip_gap, lip_width, track
+from .voice import load_voice
 
 CONSENTS = ("self", "permission", "synthetic")
 SAMPLE_BYTES = 48_000_000
@@ -82,7 +83,7 @@ def prepare(
     Raises:
         OutputExistsError: `output` exists; nothing was done.
         ConfigError: bad `consent`, `resolution`, `seconds` or `face`.
-        ModelMissingError: the face models are not installed.
+        ModelMissingError: the face models or the voice detector are not installed.
         MediaError: the video cannot be read, is cut off or too short. Before any long work where that can be known.
         NoAudioError: no sound, only silence, or sound for less than half of the video.
         NoFaceError: no face, or none for long enough.
@@ -100,6 +101,7 @@ def prepare(
     require_seconds(seconds)
     for name in MODELS:
         model_path(name)
+    load_voice()
     sound_file = video if audio is None else Path(audio)
     sound, people = _check_input(video, sound_file)
     chosen = choose_person(people, face)

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 
 from ..camera import Orbit
 from ..errors import ConfigError
-from ..video.clock import FPS
+from ..video.clock import FPS, SAMPLES_PER_FRAME
 from ..video.read import read_audio, read_frames
 from .listening import SPEAKS
 from .looks import look
@@ -88,8 +88,8 @@ def choose(
     for number, frame in enumerate(read_frames(video, stop=int(learnt[-1]) + 1)):
         if number in wanted:
             sharpness[wanted[number]] = look(frame, observed.landmarks[wanted[number]])[0]
-    talk = voice(read_audio(sound_file))
-    speaks = np.pad(talk, (0, max(0, len(tracked.confidence) - len(talk))))[learnt] > SPEAKS
+    talk = voice(read_audio(sound_file)[: (int(learnt[-1]) + 1) * SAMPLES_PER_FRAME])
+    speaks = np.pad(talk, (0, int(learnt[-1]) + 1 - len(talk)))[learnt] > SPEAKS
     weight = np.where(sharpness >= BLURRED * np.median(sharpness), 1.0, DULL) * np.where(speaks, 1.0, MUTE)
     weight *= observed.confidence >= UNSURE
     kept = best_blocks(

@@ -152,7 +152,7 @@ def describe(
             **asdict(recording.heard),
             "late": asdict(recording.lateness),
             "drift": asdict(recording.drift),
-            **{name: None if value is None else round(value, 2) for name, value in vars(recording.sounding).items()},
+            "speech": {name: None if value is None else round(value, 2) for name, value in vars(recording.sounding).items()},
         },
         "quantiles": list(QUANTILES),
     }

@@ -30,13 +30,14 @@ def seen_checks(recording: Recording) -> list[Check]:
 
 
 def _material(recording: Recording) -> list[Check]:
-    seconds, gone = recording.seconds, recording.decoded - recording.fit
+    seconds, gone = recording.fit / FPS, recording.decoded - recording.fit  # who asked for less gets no complaint
+    kept = f", {recording.seconds:.0f} s kept" if recording.fit > recording.frames else ""
     part = gone / recording.decoded
     lost = sorted(recording.lost, key=lambda stretch: stretch[0] - stretch[1])
     times = ", ".join(f"{time_of(start)} to {time_of(stop)}" for start, stop in sorted(lost[:4]))
     return [
         check(
-            "Usable length", MATERIAL, judged(float(round(seconds)), 60.0, 10.0, least=True), seconds, f"{seconds:.0f} s",
+            "Usable length", MATERIAL, judged(float(round(seconds)), 60.0, 10.0, least=True), seconds, f"{seconds:.0f} s{kept}",
             "60 s or more",
             f"there are only {seconds:.0f} s",
             f"Only {seconds:.0f} s are usable; one to five minutes give better lips.",
