@@ -25,7 +25,8 @@ SILENT, MOST = -120.0, 80.0
 BAND = 250.0
 """Width in Hz of the bands in which the spectrum is looked at."""
 EDGE = 55.0
-"""dB below the loudest band: speech reaches 40 to 45 dB below it at 7 kHz, and what a telephone leaves there is less."""
+"""dB below the loudest band. Between 6 and 7 kHz twelve good recordings lie 21 to 41 dB below it, and an old one of narrow band
+62 to 66; what resampling to 8 kHz leaves there lies 106 dB below or more."""
 
 STILL, STILL_PART = 0.005, 0.2
 """Lips stand still if they move less than this (eye distances), or than this part of what is usual for them."""

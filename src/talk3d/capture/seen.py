@@ -21,7 +21,7 @@ UNSURE, OFF = 0.9, 0.03
 """Confidence below which the tracker is unsure, and residual (crop widths) above which its points fit no head: real clips lie
 at 1 and at 0.005 to 0.02."""
 TURNED, TILTED = 35.0, 25.0
-"""Degrees of yaw and pitch from which on half of the mouth is hidden."""
+"""Degrees of yaw and pitch from which on a talking head is turned away."""
 
 
 def seen_checks(recording: Recording) -> list[Check]:
