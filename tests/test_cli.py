@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -126,6 +127,32 @@ def test_an_error_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(sys, "argv", ["talk3d", "models", "list"])
     with pytest.raises(ZeroDivisionError):
         cli.main()
+
+
+def test_prepare_ends_with_the_verdict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was mended, what to do, the verdict in plain words, and where the report lies."""
+    from talk3d.capture import build
+
+    report = {
+        "mended": ["It came late."],
+        "warnings": ["It is soft. Add light."],
+        "verdict": "Usable, but the picture is soft.",
+    }
+    made = SimpleNamespace(report=report, count=550, train=(0, 500), path=lambda name: Path("work") / name)
+    asked: dict[str, object] = {}
+    monkeypatch.setattr(build, "prepare", lambda *paths, **options: asked.update(options) or made)
+    words = ["talk3d", "prepare", "me.mp4", "-o", "work", "--consent", "self", "--seconds", "30"]
+    monkeypatch.setattr(sys, "argv", words)
+    cli.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-5:-1] == [
+        "note: It came late.",
+        "note: It is soft. Add light.",
+        "work: 550 frames, 500 for training, the rest for testing",
+        "Usable, but the picture is soft.",
+    ]
+    assert str(Path("work") / "report.html") in lines[-1]
+    assert asked["seconds"] == 30.0
 
 
 @pytest.mark.parametrize("text", ["sideways", "1", "1,2,3", "left,up", "", "91,0", "0,61"])

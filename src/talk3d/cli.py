@@ -96,6 +96,7 @@ def prepare(
     consent: Consent,
     audio: Path | None = None,
     sync: str = "auto",
+    seconds: float | None = None,
     face: int | None = None,
     prior: Path | None = None,
     overwrite: bool = False,
@@ -108,6 +109,7 @@ def prepare(
         consent: who agreed to be portrayed: the person is you (self), gave you permission, or does not exist (synthetic).
         audio: a sound file to use instead of the video's own sound; it must start with the first frame.
         sync: auto measures how late the sound is and mends it, keep leaves it, a number says how many frames it is late.
+        seconds: keep only the best so many seconds, those with the most poses and mouth shapes; everything by default.
         face: which of several people to portray, as OUTPUT/faces.png numbers them; by default the likeliest speaker.
         prior: a Prior folder instead of the shipped one.
         overwrite: replace an existing Capture.
@@ -130,12 +132,15 @@ def prepare(
             progress=report,
             audio=audio,
             sync=late,
+            seconds=seconds,
             face=face,
             overwrite=overwrite,
         )
-    for warning in capture.report["warnings"]:
-        print(f"note: {warning}")
+    for note in capture.report["mended"] + capture.report["warnings"]:
+        print(f"note: {note}")
     print(f"{output}: {capture.count} frames, {len(range(*capture.train))} for training, the rest for testing")
+    print(capture.report["verdict"])
+    print(f"What was checked, with pictures and curves: {capture.path('report.html')}")
 
 
 def personalize(

@@ -1,5 +1,6 @@
 """Films of a synthetic head, for whoever has the reference data and the face models."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +9,14 @@ import pytest
 import torch
 
 from talk3d import frozen
+from talk3d.camera import Orbit
+from talk3d.capture.artifact import Capture
+from talk3d.capture.build import prepare
+from talk3d.capture.checks import Recording
+from talk3d.capture.drift import Drift
+from talk3d.capture.listening import Sounding
+from talk3d.capture.looks import Looks
+from talk3d.capture.sound import Heard, Lateness
 from talk3d.video.read import read_audio, read_frames
 from talk3d.video.write import VideoWriter
 
@@ -67,6 +76,28 @@ def canonical(subject: Path, truth: dict[str, np.ndarray]) -> np.ndarray:
     return np.linalg.solve(across.sum(axis=0), right[..., None])[..., 0]
 
 
+SIDE = 128
+
+
+@pytest.fixture(scope="session")
+def run(canonical: np.ndarray) -> Callable[..., Capture]:
+    def run(video: Path, output: Path, **options: object) -> Capture:
+        settings = {"resolution": SIDE, "consent": "synthetic"} | options
+        return prepare(video, output, canonical=canonical, orbit=Orbit(), prior_hash="ab" * 32, **settings)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def film(tmp_path_factory: pytest.TempPathFactory, film_frames: np.ndarray, film_sound: np.ndarray) -> Path:
+    path = tmp_path_factory.mktemp("film") / "film.mp4"
+    with VideoWriter(path, (256, 256), audio_rate=16000, crf=12, preset="veryfast", causal=True) as writer:
+        writer.write_audio(film_sound)
+        for frame in film_frames:
+            writer.write(frame)
+    return path
+
+
 MakeFilm = Callable[..., Path]
 
 
@@ -95,3 +126,62 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+MakeRecording = Callable[..., Recording]
+
+
+@pytest.fixture
+def make_recording() -> MakeRecording:
+    """A recording of seventy seconds with nothing to complain about, and anything about it changed."""
+
+    def make(frames: int = 1750, **changes: object) -> Recording:
+        time = np.arange(frames) / 25
+        rng = np.random.default_rng(0)
+        speaks = time % 3 < 2.4
+        gap = np.where(speaks, 0.06 + 0.055 * np.sin(2 * np.pi * 2.1 * time), 0.015)
+        blink = np.where(time % 4 < 0.2, 1.0, 0.05)
+        oval = np.zeros((frames, 468, 2))
+        oval[:, 152, 1] = 250.0
+        track = {
+            "yaw": np.radians(8 * np.sin(time / 3)),
+            "pitch": np.radians(5 * np.cos(time / 5)),
+            "lip_gap": gap,
+            "lip_width": 0.45 + 0.02 * np.sin(2 * np.pi * 1.3 * time) * speaks,
+            "blink": blink,
+            "confidence": np.full(frames, 0.999),
+            "residual": 0.007 + 0.001 * rng.random(frames),
+            "landmarks": np.full((frames, 468, 2), 0.5),
+            "landmarks_source": oval,
+            "crop_from_source": np.broadcast_to(np.array([[0.7, 0.0, 0.0], [0.0, 0.7, 0.0]]), (frames, 2, 3)),
+        }
+        looks = Looks(
+            11 + 0.3 * rng.standard_normal(frames), 140 + 0.4 * rng.standard_normal(frames), np.zeros(frames), np.zeros(frames)
+        )
+        border = frames * 10 // 11
+        settings: dict[str, object] = {
+            "track": track,
+            "looks": looks,
+            "level": np.where(speaks, -20.0, -60.0),
+            "voiced": np.where(speaks, 0.98, 0.02),
+            "numbers": np.arange(frames),
+            "parts": [slice(0, border), slice(border, frames)],
+            "border": border,
+            "decoded": frames,
+            "fit": frames,
+            "lost": [],
+            "people": 1,
+            "face": 0,
+            "motion": 1.0,
+            "heard": Heard(frames / 25, 0.7, 48000, 1, 0.0),
+            "sounding": Sounding(-20.0, -20.0, -55.0, 35.0, 8000.0, 0.8 * frames / 25, frames / 25),
+            "lateness": Lateness(0.1, 0.4, 0.0),
+            "drift": Drift(0.1, 0.3, 0.0, 0.1, 11),
+        }
+        curves = {name: changes.pop(name) for name in list(changes) if name in track}
+        seen = {name: changes.pop(name) for name in list(changes) if name in vars(looks)}
+        settings["track"] = track | curves
+        settings["looks"] = dataclasses.replace(looks, **seen)
+        return Recording(**(settings | changes))
+
+    return make

@@ -16,7 +16,6 @@ import soundfile
 from talk3d.artifacts import Capture as CaptureArtifact
 from talk3d.camera import Orbit
 from talk3d.capture.artifact import Capture
-from talk3d.capture.build import prepare
 from talk3d.capture.detect import apply, invert, warp
 from talk3d.capture.takes import find_takes, split_of
 from talk3d.capture.track import Track
@@ -30,29 +29,9 @@ from talk3d.errors import (
     OutputExistsError,
 )
 from talk3d.video.read import read_frames
-from talk3d.video.write import VideoWriter
 
 SIDE = 128
 Prepare = Callable[..., Capture]
-
-
-@pytest.fixture(scope="session")
-def run(canonical: np.ndarray) -> Prepare:
-    def run(video: Path, output: Path, **options: object) -> Capture:
-        settings = {"resolution": SIDE, "consent": "synthetic"} | options
-        return prepare(video, output, canonical=canonical, orbit=Orbit(), prior_hash="ab" * 32, **settings)
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def film(tmp_path_factory: pytest.TempPathFactory, film_frames: np.ndarray, film_sound: np.ndarray) -> Path:
-    path = tmp_path_factory.mktemp("film") / "film.mp4"
-    with VideoWriter(path, (256, 256), audio_rate=16000, crf=12, preset="veryfast", causal=True) as writer:
-        writer.write_audio(film_sound)
-        for frame in film_frames:
-            writer.write(frame)
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +52,7 @@ def test_what_a_capture_holds(capture: Capture) -> None:
     assert capture.consent == "synthetic"
     assert {path.name for path in capture.root.iterdir()} == {
         *("manifest.json", "frames.mp4", "person.mkv", "plate.png", "plate_seen.png", "audio.flac"),
-        *("track.safetensors", "report.json", "overview.png"),
+        *("track.safetensors", "report.json", "report.html", "overview.png"),
     }
     assert {name: values.shape for name, values in capture.track.items()} == {
         **dict.fromkeys(("yaw", "pitch", "blink", "lip_gap", "lip_width", "confidence", "residual"), (88,)),
@@ -153,7 +132,12 @@ def test_the_report_is_for_people(capture: Capture) -> None:
     assert report["frames"]["usable"] == 88
     assert report["face_height_px"] == pytest.approx(172, abs=15)
     assert any("Only 4 s" in warning for warning in report["warnings"])
-    assert json.dumps(report)
+    assert report["verdict"] == "Record again: there are only 4 s."
+    assert report["grade"] == "fail"
+    verdicts = {check["name"]: check["verdict"] for check in report["checks"]}
+    assert {name for name, verdict in verdicts.items() if verdict != "pass"} == {"Usable length"}
+    assert report["frames"]["asked_seconds"] is None
+    assert json.dumps(report, allow_nan=False)
 
 
 def test_preparing_again_gives_the_same_capture(capture: Capture, film: Path, run: Prepare, tmp_path: Path) -> None:

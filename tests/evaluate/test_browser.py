@@ -10,7 +10,8 @@ import pytest
 
 from talk3d.evaluate.lips import Score
 from talk3d.evaluate.measures import MEASURES
-from talk3d.evaluate.page import COLOURS, Chart, Moment, Page, render
+from talk3d.evaluate.page import Moment, Page, render
+from talk3d.pages import COLOURS, Chart
 from talk3d.video.write import VideoWriter
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)

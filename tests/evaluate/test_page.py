@@ -8,8 +8,9 @@ import pytest
 
 from talk3d.evaluate.lips import Score
 from talk3d.evaluate.measures import MEASURES
-from talk3d.evaluate.page import MOST_POINTS, Chart, Moment, Page, best_of, render
+from talk3d.evaluate.page import Moment, Page, best_of, render
 from talk3d.evaluate.published import TABLES
+from talk3d.pages import MOST_POINTS, Chart
 
 
 class Read(HTMLParser):

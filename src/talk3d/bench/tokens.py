@@ -39,9 +39,9 @@ from ..capture.track import (
     stack,
 )
 from ..errors import ConfigError, NoFaceError
-from ..evaluate import page
 from ..evaluate.follow import RIGID
 from ..judges.sync import lips_in_face
+from ..pages import bullets, document, jpeg, text
 from ..partials import refuse_existing, write_whole, writing_folder
 from ..pictures import Image, in_rows, write_png
 from ..talker.audio import silent_window
@@ -403,7 +403,7 @@ def bench_tokens(
         maps, sheet = attention_sheet(attention), contact_sheet(measured)
         write_png(folder / "attention.png", maps)
         write_png(folder / "sheet.png", sheet)
-        write_whole(folder / "report.html", as_html(report, page.jpeg(maps), page.jpeg(sheet)).encode())
+        write_whole(folder / "report.html", as_html(report, jpeg(maps), jpeg(sheet)).encode())
     return report
 
 
@@ -505,7 +505,7 @@ def as_html(report: Report, attention: str, sheet: str) -> str:
         sheet: source of what `contact_sheet` draws.
     """
     measured = report.measured
-    head = "".join(f"<th>{page.text(feature.title)} <small>%</small></th>" for feature in FEATURES.values())
+    head = "".join(f"<th>{text(feature.title)} <small>%</small></th>" for feature in FEATURES.values())
     rows = [f"<tr><th>exchanged</th>{head}<th>background <small>levels</small></th></tr>"]
     for name, effect in measured.effects.items():
         cells = []
@@ -522,12 +522,12 @@ def as_html(report: Report, attention: str, sheet: str) -> str:
                 f"<td>{effect.background.levels:.2f} {_mark(measured, name, 'background')}<br>"
                 f"<small>at most {worst} in the<br>{clear} without alpha</small></td>"
             )
-        rows.append(f"<tr><th>{page.text(EXCHANGES[name].title)}</th>{''.join(cells)}</tr>")
-    ranges = "".join(f"<td>{measured.ranges[name]:.3g} {page.text(feature.unit)}</td>" for name, feature in FEATURES.items())
+        rows.append(f"<tr><th>{text(EXCHANGES[name].title)}</th>{''.join(cells)}</tr>")
+    ranges = "".join(f"<td>{measured.ranges[name]:.3g} {text(feature.unit)}</td>" for name, feature in FEATURES.items())
     rows.append(f"<tr><th>its own range, as filmed</th>{ranges}<td></td></tr>")
     figure = "<figure><img src='{}' alt=''><figcaption>{}</figcaption></figure>"
-    facts = "".join(f"<dt>{page.text(name)}</dt><dd>{page.text(value)}</dd>" for name, value in report.facts.items())
-    return page.document(
+    facts = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in report.facts.items())
+    return document(
         "What each token does",
         f"""<p>One condition is exchanged and all others stay. What moves is measured by tracking the face, in percent of how
 far the same moves in the film as it was filmed (5th to 95th percentile): the mean over the frames, and their 95th percentile.
@@ -536,9 +536,9 @@ measured region was exchanged. What a mean has beyond these is the avatar's.</p>
 <table>{"".join(rows)}</table>
 <h2>Ways</h2><p>Sound and blinks reach the planes through the tokens of the attention U-Net, and by playing the prior's
 expressions. How much does the person's picture change if only one of both is told of the exchange?</p>
-{page.bullets([f"{EXCHANGES[name].title}: {words}" for name, words in _ways(report)], "ways")}
-<h2>Targets</h2><p>Of the means, with what the tracker adds to them.</p>{page.bullets(_targets(measured), "targets")}
-{"<h3>Not measured</h3>" + page.bullets(report.missing, "missing") if report.missing else ""}
+{bullets([f"{EXCHANGES[name].title}: {words}" for name, words in _ways(report)], "ways")}
+<h2>Targets</h2><p>Of the means, with what the tracker adds to them.</p>{bullets(_targets(measured), "targets")}
+{"<h3>Not measured</h3>" + bullets(report.missing, "missing") if report.missing else ""}
 <h2>As filmed and exchanged</h2>
 {figure.format(sheet, "Below each exchange: where it differs from the first row, four times enlarged.")}
 <h2>Attention</h2><p>How the attention of the planes' positions is shared out among the tokens, mean over heads, blocks and

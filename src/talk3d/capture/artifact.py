@@ -142,7 +142,7 @@ class Capture(artifacts.Capture):
 
     @property
     def report(self) -> dict[str, Any]:
-        """What `prepare` noticed; `warnings` holds advice for people."""
+        """What `prepare` noticed: `checks`, the `verdict` on them, `warnings` with advice; report.html shows all of it."""
         return self.json("report.json")
 
 

@@ -30,16 +30,18 @@ from ..video.clock import FPS, frames_in
 from ..video.look import check_complete, require_video
 from ..video.read import read_frames
 from .artifact import Capture
+from .choose import choose, require_seconds
 from .cut import Progress, cut_crops
 from .detect import apply
 from .mask import PersonSegmenter, background_plate
 from .people import LOOKS, Person, choose_person, find_people, portraits
 from .pose import Poses, solve_clip
-from .report import describe
-from .sound import Heard, hear, measure_lateness, read_sound, write_sound
+from .report import Found, review
+from .sound import Heard, hear, write_in_step
 from .steady import Follower, firm_points, refine
 from .takes import MIN_TAKE, bridge, find_takes, frames_of, parts_of, select, split_of
 from .track import OUTER_EYE_CORNERS, Track, eye_opening, gaze, lip_gap, lip_width, track
+from .voice import load_voice
 
 CONSENTS = ("self", "permission", "synthetic")
 SAMPLE_BYTES = 48_000_000
@@ -58,6 +60,7 @@ def prepare(
     progress: Progress | None = None,
     audio: Path | None = None,
     sync: float | None = None,
+    seconds: float | None = None,
     face: int | None = None,
     overwrite: bool = False,
 ) -> Capture:
@@ -74,14 +77,15 @@ def prepare(
         progress: called with a stage's name and the part of it that is done, 0..1.
         audio: a sound file to use instead of the video's own sound, beginning with the first frame.
         sync: frames by which the sound is late, 0 to leave it; None lets the lip-sync expert find out, and mends it.
+        seconds: keep only the best so many seconds; None for all.
         face: which of several people to portray, as numbered in `faces.png` of an earlier Capture; None for the one who is
             largest, longest in the picture, and moves the lips most.
         overwrite: replace an existing Capture.
 
     Raises:
         OutputExistsError: `output` exists; nothing was done.
-        ConfigError: bad `consent`, `resolution` or `face`.
-        ModelMissingError: the face models are not installed.
+        ConfigError: bad `consent`, `resolution`, `seconds` or `face`.
+        ModelMissingError: the face models or the voice detector are not installed.
         MediaError: the video cannot be read, is cut off or too short. Before any long work where that can be known.
         NoAudioError: no sound, only silence, or sound for less than half of the video.
         NoFaceError: no face, or none for long enough.
@@ -96,8 +100,10 @@ def prepare(
         )
     if resolution % 2 or resolution < 32:
         raise ConfigError(f"resolution must be even and at least 32, not {resolution}.")
+    require_seconds(seconds)
     for name in MODELS:
         model_path(name)
+    load_voice()
     sound_file = video if audio is None else Path(audio)
     sound, people = _check_input(video, sound_file)
     chosen = choose_person(people, face)
@@ -122,18 +128,23 @@ def prepare(
         )
     frame_numbers = np.concatenate([np.arange(*take) for take in takes])
     split = split_of(len(frame_numbers))
+    material = Found(len(tracked.confidence), takes, seconds, len(people), chosen)
+    if seconds is not None:
+        say("choosing", 0.0)
+        takes = choose(takes, seconds, video, sound_file, tracked, canonical, orbit)
+        frame_numbers = np.concatenate([np.arange(*take) for take in takes])
+        split = split_of(len(frame_numbers))
     parts = parts_of(takes, split)
     observed = bridge(select(tracked, frame_numbers), parts)
-    decoded = len(tracked.confidence)
     del tracked  # of a long film it is a third of what memory holds
 
     say("posing", 0.0)
     poses = _solve(observed, parts, canonical, orbit)
-    learnt = np.arange(len(frame_numbers)) < split["train"][1]
+    trained = np.arange(len(frame_numbers)) < split["train"][1]
     most = max(8, min(48, SAMPLE_BYTES // (info.width * info.height * 3)))
     sampled = set(np.linspace(0, split["train"][1] - 1, most).astype(int).tolist())
     samples = []
-    follower = Follower(poses, observed.landmarks, observed.found, learnt, firm_points(canonical))
+    follower = Follower(poses, observed.landmarks, observed.found, trained, firm_points(canonical))
     for index, frame in enumerate(frames_of(video, frame_numbers)):
         follower(index, frame)
         if index in sampled:
@@ -149,13 +160,13 @@ def prepare(
     curves = _curves(observed, poses, split["train"], canonical, orbit)
     crop_landmarks = (apply(crops.astype(np.float32), observed.landmarks) / resolution).astype(np.float32)
     with creating(Capture, output, overwrite=overwrite) as draft:
-        sharpness = cut_crops(draft.folder, video, frame_numbers, crops, crop_landmarks, plate, segment, resolution, say)
+        looks = cut_crops(draft.folder, video, frame_numbers, crops, crop_landmarks, plate, segment, resolution, say)
         say("writing sound", 0.0)
-        write_sound(draft.folder / "audio.flac", sound_file, takes)
-        start, stop = split["train"]
-        lateness = measure_lateness(crop_landmarks[start:stop], read_sound(draft.folder / "audio.flac", start, stop), sync)
-        if lateness.moved:
-            write_sound(draft.folder / "audio.flac", sound_file, takes, lateness.moved)
+        seen = slice(*split["train"])
+        learnt = [part for part in parts if part.stop <= seen.stop]
+        lateness, drift = write_in_step(
+            draft.folder / "audio.flac", sound_file, takes, crop_landmarks[seen], frame_numbers[seen], learnt, sync
+        )
         cv2.imwrite(str(draft.folder / "plate.png"), plate.image[..., ::-1])
         cv2.imwrite(str(draft.folder / "plate_seen.png"), plate.seen.astype(np.uint8) * 255)
         arrays = {
@@ -184,13 +195,9 @@ def prepare(
         }
         draft.parents = {"Prior": prior_hash}
         draft.consent = consent
-        report = describe(arrays, draft.config, plate, sound, sharpness, lateness, decoded)
         if len(people) > 1:
             cv2.imwrite(str(draft.folder / "faces.png"), portraits(people, chosen)[..., ::-1])
-            report["warnings"].append(
-                f"{len(people)} people were seen; face {chosen + 1} in faces.png is portrayed (--face takes another one)."
-            )
-        draft.write_json("report.json", report)
+        review(draft.folder, video, draft.config, arrays, looks, parts, plate, sound, lateness, drift, material)
         say("done", 1.0)
     return Capture.open(output)
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from ..video.clock import FPS
 from ..video.write import GrayWriter, VideoWriter
 from .detect import apply, invert, warp
+from .looks import Looks, look, looks_of
 from .mask import PersonSegmenter, Plate, certainty_of, mend_mask
 from .takes import frames_of, split_of
 
@@ -37,13 +38,13 @@ def cut_crops(
     segment: PersonSegmenter,
     resolution: int,
     say: Progress,
-) -> Float[np.ndarray, " frames"]:
-    """The last pass: aligned crops, masks and an overview. Returns each frame's sharpness."""
+) -> Looks:
+    """The last pass: aligned crops, masks and an overview. Returns how the face looks in each frame."""
     size = (resolution, resolution)
     # By the training frames alone: test frames must leave no trace in them, not even the plate's resolution.
     behind = _Behind(plate, crops[slice(*split_of(len(crops))["train"])])
     shown = set(np.linspace(0, len(frame_numbers) - 1, 8).astype(int).tolist())
-    tiles, sharpness = [], np.zeros(len(frame_numbers))
+    tiles, looks = [], []
     with (
         VideoWriter(
             folder / "frames.mp4", size, FPS, crf=4, full_colour=True, preset="veryfast", causal=True, gop=FPS
@@ -63,13 +64,13 @@ def cut_crops(
             mask[outside] = 0
             pictures.write(picture)
             masks.write(mask)
-            sharpness[index] = _sharpness(picture, points)
+            looks.append(look(picture, points))
             if index in shown:
                 tiles.append(draw_overview(picture, mask, points))
             say("cutting", (index + 1) / len(frame_numbers))
     rows = [np.hstack(tiles[i : i + 4]) for i in range(0, len(tiles), 4)]
     cv2.imwrite(str(folder / "overview.png"), np.vstack(rows)[..., ::-1])
-    return sharpness
+    return looks_of(looks)
 
 
 def _person_in_crop(frame: np.ndarray, crop: np.ndarray, size: tuple[int, int], segment: PersonSegmenter) -> np.ndarray:
@@ -98,14 +99,6 @@ class _Behind:
         """Background of a crop and its certainty (see `certainty_of`), given the affine map from source pixels."""
         layers = warp(self._layers, crop * self._scale, size, replicate=True)
         return np.ascontiguousarray(layers[..., :3]), layers[..., 3]
-
-
-def _sharpness(picture: np.ndarray, landmarks: np.ndarray) -> float:
-    """Standard deviation of the Laplacian of brightness over the face, 0..255 levels."""
-    low = np.clip(landmarks.min(axis=0).astype(int), 0, None)
-    high = landmarks.max(axis=0).astype(int)
-    face = picture[low[1] : high[1], low[0] : high[0]]
-    return float(cv2.Laplacian(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), cv2.CV_32F).std()) if face.size else 0.0
 
 
 def draw_overview(

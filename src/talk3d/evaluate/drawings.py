@@ -9,10 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..pages import Chart
 from ..video.clock import AUDIO_RATE, FPS
 from ..video.write import VideoWriter
 from .film import Film
-from .page import TRUTH, Chart, Moment
+from .page import TRUTH, Moment
 from .scores import Curves, Entry
 
 SHOWN = 320
