@@ -48,7 +48,7 @@ _lock = threading.Lock()
 
 
 def ask(job: str, source: Source, **arguments: Any) -> Generator[Any, None, None]:
-    """Have a worker do one of `decode.JOBS`, and give what it finds: dicts and arrays, a few of which are computed ahead.
+    """Have a worker do one of `jobs.JOBS`, and give what it finds: dicts and arrays, a few of which are computed ahead.
 
     Raises:
         MediaError: what the job raises; or the worker crashed, was silent for too long, or ran out of memory.

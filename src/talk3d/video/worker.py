@@ -21,7 +21,7 @@ import av
 import numpy as np
 
 from ..errors import MediaError, NoAudioError
-from .decode import JOBS
+from .jobs import JOBS
 from .wire import packed
 
 try:
@@ -100,13 +100,9 @@ class Worker:
         except (MediaError, NoAudioError) as error:
             self._put({"kind": "error", "error": type(error).__name__, "text": str(error)})
         except Exception as error:  # FFmpeg's wrapper has many ways to say that it cannot make sense of a file
-            what = "memory" if _out_of_memory(error) else f"{type(error).__name__}: {error}"
+            what = "memory" if isinstance(error, MemoryError) else f"{type(error).__name__}: {error}"
             self._put({"kind": "failure", "what": what, "trace": traceback.format_exc()})
         self._put({"kind": "done", "number": number})
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or getattr(error, "errno", None) == 12
 
 
 def _renew_processor_time() -> None:
