@@ -30,6 +30,7 @@ from ..frozen import MODELS, model_path
 from ..video.clock import AUDIO_RATE, FPS, frames_in
 from ..video.look import check_complete, probe, require_video
 from ..video.read import read_audio_chunks, read_frames
+from ..video.source import Pictures
 from ..video.write import GrayWriter, VideoWriter
 from .detect import FaceDetector, apply, invert, warp
 from .mask import (
@@ -69,7 +70,7 @@ Progress = Callable[[str, float], None]
 
 
 def prepare(
-    video: Path,
+    video: Path | Pictures,
     output: Path,
     *,
     canonical: Float[np.ndarray, "468 3"],
@@ -85,7 +86,8 @@ def prepare(
     """Make a Capture of a video.
 
     Args:
-        video: one person talking to a camera that stands still; any container, frame rate and rotation.
+        video: one person talking to a camera that stands still; any container, frame rate and rotation, or a folder of
+            pictures, which needs `audio`.
         output: folder to write; appears only when complete.
         canonical: the prior's landmarks, scene units.
         orbit: the prior's camera.
@@ -105,7 +107,7 @@ def prepare(
         NoAudioError: no sound, only silence, or sound for less than half of the video.
         NoFaceError: no face, or none for long enough.
     """
-    video, output = Path(video), Path(output)
+    video, output = video if isinstance(video, Pictures) else Path(video), Path(output)
     say = progress or (lambda stage, part: None)
     refuse_existing(output, overwrite)
     if consent not in CONSENTS:
@@ -117,7 +119,7 @@ def prepare(
         raise ConfigError(f"resolution must be even and at least 32, not {resolution}.")
     for name in MODELS:
         model_path(name)
-    sound_file = video if audio is None else Path(audio)
+    sound_file = Path(str(video)) if audio is None else Path(audio)
     sound = _check_input(video, sound_file)
 
     info = require_video(video)
@@ -191,6 +193,7 @@ def prepare(
         draft.parents = {"Prior": prior_hash}
         draft.consent = consent
         report = _report(arrays, draft.config, plate, sound, sharpness, lateness, len(tracked.confidence))
+        report["warnings"] = [*info.notes, *report["warnings"]]
         draft.write_json("report.json", report)
         say("done", 1.0)
     return Capture.open(output)
@@ -257,7 +260,7 @@ class _Sound:
     channels: int
 
 
-def _check_input(video: Path, sound_file: Path) -> _Sound:
+def _check_input(video: Path | Pictures, sound_file: Path) -> _Sound:
     """Everything that can be known to be wrong before the long work."""
     info = require_video(video)
     check_complete(video)
@@ -351,7 +354,7 @@ def _curves(observed: Track, poses: Poses, train: Sequence[int], canonical: np.n
 
 def _write_pictures(
     folder: Path,
-    video: Path,
+    video: Path | Pictures,
     frame_numbers: np.ndarray,
     crops: np.ndarray,
     landmarks: np.ndarray,
