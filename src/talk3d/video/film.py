@@ -194,7 +194,7 @@ class Slides:
 
     def timed(self, seek: float) -> Iterator[tuple[float, av.VideoFrame]]:
         """As `Film.timed`."""
-        for index in range(max(0, int(seek * self.rate) - 1), len(self.paths)):
+        for index in range(min(max(0, int(seek * self.rate) - 1), len(self.paths) - 1), len(self.paths)):
             path = self.paths[index]
             frame = self._picture(path)
             found = self._describe(path, frame)
