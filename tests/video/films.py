@@ -30,7 +30,7 @@ def coded_frame(number: int, width: int = 96, height: int = 96) -> np.ndarray:
 
 def number_in(picture: np.ndarray) -> int:
     block = picture.shape[1] // BITS
-    row = picture[block // 2, block // 2 :: block].astype(int).mean(axis=-1)
+    row = picture[min(block, picture.shape[0] // BITS) // 2, block // 2 :: block].astype(int).mean(axis=-1)
     return sum(int(value > 127) << bit for bit, value in enumerate(row[:BITS]))
 
 
