@@ -44,7 +44,8 @@ IDLE = 2
 """Workers that are kept for later: films are read two at a time, picture and mask."""
 
 _idle: list[_Worker] = []
-_lock = threading.Lock()
+_lock = threading.RLock()
+"""Of `_idle`; re-entrant, as the garbage collector may end a forgotten reader while another one begins."""
 
 
 def ask(job: str, source: Source, **arguments: Any) -> Generator[Any, None, None]:
@@ -75,13 +76,14 @@ class _Worker:
     """A process, and the conversation with it."""
 
     def __init__(self) -> None:
-        root = str(Path(__file__).parents[2])
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
             # Each thread that allocates would reserve 64 MB of addresses, and those are limited.
             "MALLOC_ARENA_MAX": "2",
             "OPENBLAS_NUM_THREADS": "1",
         }
+        root = Path(__file__).parents[2]
+        if root.name not in ("site-packages", "dist-packages"):  # a checkout: the worker has to be of the same one
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), environment.get("PYTHONPATH")]))
         # -P: no module from the working folder, where films are that anyone made. A group of its own: Ctrl-C is for us.
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "talk3d.video.worker", str(MEMORY)],

@@ -33,6 +33,9 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 THREADS = 4
 """Of a decoder, at most: each holds a frame of its own, and memory is limited."""
 
+LONGEST_STILL = 600.0
+"""Seconds that one picture may stand, or silence last where a file has no sound. Damaged times would else fill the disk."""
+
 
 # ---------------------------------------------------------------------------------------------------------- opening
 
@@ -139,6 +142,11 @@ class Film:
             raise MediaError(f"`{self.shown}`: its first frame cannot be decoded ({reason(error)}). Re-encode it.") from error
         raise MediaError(f"`{self.shown}` has a picture track but no frame in it can be decoded. Re-encode it.")
 
+    def length_of(self, frame: av.VideoFrame) -> float:
+        """How long the last frame stands."""
+        declared = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+        return declared if 0 < declared <= LONGEST_STILL else min(1 / self.info["fps"], 1.0)
+
     def timed(self, seek: float) -> Iterator[tuple[float, av.VideoFrame]]:
         """Decoded frames with times after the first frame, strictly rising, from some time before `seek` on."""
         time = -1.0
@@ -192,6 +200,9 @@ class Slides:
     def _describe(self, path: Path, frame: av.VideoFrame) -> dict[str, Any]:
         return described_frame(os.path.join(self.shown, path.name), frame, 1.0)
 
+    def length_of(self, frame: av.VideoFrame) -> float:
+        return 1 / self.rate
+
     def timed(self, seek: float) -> Iterator[tuple[float, av.VideoFrame]]:
         """As `Film.timed`."""
         for index in range(min(max(0, int(seek * self.rate) - 1), len(self.paths) - 1), len(self.paths)):
@@ -209,7 +220,7 @@ class Slides:
 
 def natural(name: str) -> list[tuple[str, int]]:
     """A key by which 2 comes before 10."""
-    parts = re.split(r"(\d+)", name.casefold())
+    parts = re.split(r"(\d+)", Path(name).stem.casefold())
     return [(text, int(number)) for text, number in zip(parts[::2], [*parts[1::2], "0"], strict=True)] + [(name, 0)]
 
 

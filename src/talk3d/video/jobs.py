@@ -17,11 +17,8 @@ from av.video.reformatter import VideoReformatter
 
 from ..errors import MediaError, NoAudioError
 from .clock import frames_in
-from .film import Film, Slides, audio_stream, declared_seconds, film_of, opened, reason, too_large, video_stream
+from .film import LONGEST_STILL, Film, Slides, audio_stream, declared_seconds, film_of, opened, reason, too_large, video_stream
 from .wire import MAX_PIXELS
-
-LONGEST_STILL = 600.0
-"""Seconds that one picture may stand, or silence last where a file has no sound. Damaged times would else fill the disk."""
 
 PIECE = 1 << 16
 """Samples of sound that are handed over together."""
@@ -129,8 +126,7 @@ def frames(source: dict[str, Any], fps: float, start: int, stop: int | None, gra
         if previous is None:
             raise MediaError(f"`{film.shown}` has a picture track but no frame in it can be decoded. Re-encode it.")
         last, frame = previous
-        shown = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
-        end = last + (shown if 0 < shown <= LONGEST_STILL else min(1 / film.info["fps"], 1.0))
+        end = last + film.length_of(frame)
         while index < frames_in(end, fps) and (stop is None or index < stop):
             yield convert(frame)
             index += 1

@@ -67,7 +67,7 @@ class Light:
             yield from _pulled(graph)
 
     def to_sdr(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """A frame that an ordinary screen can show: itself, or RGB through `tone_cube`."""
+        """A frame that an ordinary screen can show: itself, or RGB through `tone_cube`, which takes the frame's times away."""
         if self.transfer == "sdr":
             return frame
         if self._shape != (frame.width, frame.height, frame.format.name):
