@@ -255,7 +255,7 @@ def _end_all() -> None:
 
 
 def _forget() -> None:
-    """In a forked copy of this process: the workers belong to the original."""
+    """In a forked copy of this process: the workers belong to the original, and end when nobody else holds their input."""
     _idle.clear()
 
 

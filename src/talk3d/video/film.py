@@ -84,6 +84,8 @@ def reason(error: Exception) -> str:
     """What FFmpeg says. Raises MemoryError if it says that there is no memory left."""
     if getattr(error, "errno", None) == errno.ENOMEM:
         raise MemoryError from error
+    if getattr(error, "errno", None) == errno.EPERM:  # decoders say -1 where they have no number for it
+        return "the decoder gave up"
     return str(getattr(error, "strerror", None) or error)
 
 
