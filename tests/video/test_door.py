@@ -102,9 +102,17 @@ def test_a_worker_that_shows_signs_of_life_is_waited_for(film: Path, monkeypatch
             lines.write(b"".join(wire.packed({"kind": "found", "found": {"a": 1}})))
             assert worker.receive() == {"a": 1}
             monkeypatch.setattr(door, "PATIENCE_FOR_RESULTS", 0.2)
-            lines.write(b"".join(wire.packed({"kind": "alive"})))
+
+            def go_on() -> None:
+                for kind in ["alive"] * 40 + ["done"]:
+                    lines.write(b"".join(wire.packed({"kind": kind})))
+                    time.sleep(0.05)
+
+            signs = threading.Thread(target=go_on)
+            signs.start()
             with pytest.raises(MediaError, match="long time"):
                 worker.receive()
+            signs.join()
     finally:
         worker.end()
 
