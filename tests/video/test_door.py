@@ -20,7 +20,7 @@ from talk3d.errors import MediaError
 from talk3d.video import door, wire
 from talk3d.video.look import check_complete, count_frames, probe, require_video
 from talk3d.video.read import read_audio, read_frames
-from tests.video.films import make_film, number_in
+from tests.video.films import make_film, number_in, set_rotation
 
 resource = pytest.importorskip("resource")
 
@@ -136,6 +136,21 @@ def test_what_a_worker_may_use(film: Path) -> None:
     # It may go on for as long as it works: the limit moves with it.
     assert 0 < resource.prlimit(process, resource.RLIMIT_CPU)[0] < 600
     assert resource.prlimit(os.getpid(), resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux sets the limits of other processes")
+def test_a_long_film_may_take_long(tmp_path: Path) -> None:
+    """A worker that computes for longer than its limit, but gives results meanwhile, is given more time."""
+    stored = make_film(tmp_path / "stored.mp4", [40 * k for k in range(30)], size=(2400, 1600), codec="mpeg4")
+    large = set_rotation(stored, tmp_path / "large.mp4", 90)  # turning is work
+    process = next_worker(large)
+    frames = read_frames(large)
+    next(frames)
+    hard = resource.prlimit(process, resource.RLIMIT_CPU)[1]
+    resource.prlimit(process, resource.RLIMIT_CPU, (1, hard))
+    assert sum(1 for _ in frames) == 29
+    ticks = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+    assert sum(map(int, ticks)) > os.sysconf("SC_CLK_TCK")  # the canary: it did take longer
 
 
 # ---------------------------------------------------------------------------------------------------------- many readers

@@ -33,7 +33,7 @@ SIGN_OF_LIFE = 1.0
 """Seconds between messages that say no more than that work goes on."""
 
 CPU_SECONDS = 120
-"""Of processor time that may pass between two signs of life."""
+"""Of processor time that may pass before a job gets one step further."""
 
 AHEAD = 4
 """Messages that wait for the parent, at most: frames are decoded while it is busy with those before."""
@@ -50,7 +50,7 @@ class Worker:
         self.waiting: queue.Queue[dict[str, Any]] = queue.Queue()
         self.outgoing: queue.Queue[tuple[dict[str, Any], np.ndarray | None]] = queue.Queue(AHEAD)
         self.stopped = 0
-        self.last_sign = 0.0
+        self.last_sign = self.renewed = 0.0
 
     def run(self) -> None:
         for thread in (self._listen, self._send):
@@ -72,10 +72,18 @@ class Worker:
         try:
             while True:
                 for piece in packed(*self.outgoing.get()):
-                    self.messages.write(piece)
+                    view = memoryview(piece)
+                    while view:  # a pipe may take a part
+                        view = view[self.messages.write(view) :]
                 self.outgoing.task_done()
         except BaseException:
             os._exit(1)  # the parent is gone, or would wait for ever
+
+    def _renew_processor_time(self) -> None:
+        """The system ends this process when it computes for long without getting here, even where it listens to nobody."""
+        if time.monotonic() - self.renewed > SIGN_OF_LIFE:
+            self.renewed = time.monotonic()
+            limit_processor_time()
 
     def _put(self, message: dict[str, Any], array: np.ndarray | None = None) -> None:
         if array is not None and array.nbytes > LARGE:
@@ -85,17 +93,16 @@ class Worker:
 
     def _serve(self, request: dict[str, Any]) -> None:
         number = request["number"]
-        _renew_processor_time()
         try:
             for found in JOBS[request["job"]](request["source"], **request["arguments"]):
                 if self.stopped >= number:
                     break
+                self._renew_processor_time()
                 if isinstance(found, np.ndarray):
                     self._put({"kind": "array"}, found)
                 elif found is not None:
                     self._put({"kind": "found", "found": found})
                 elif time.monotonic() - self.last_sign > SIGN_OF_LIFE:
-                    _renew_processor_time()
                     self._put({"kind": "alive"})
         except (MediaError, NoAudioError) as error:
             self._put({"kind": "error", "error": type(error).__name__, "text": str(error)})
@@ -105,8 +112,8 @@ class Worker:
         self._put({"kind": "done", "number": number})
 
 
-def _renew_processor_time() -> None:
-    """The system ends this process when it computes for long without a sign of life, even where it listens to nobody."""
+def limit_processor_time() -> None:
+    """To CPU_SECONDS from now on."""
     if resource is not None:
         used = resource.getrusage(resource.RUSAGE_SELF)
         limit = int(used.ru_utime + used.ru_stime) + CPU_SECONDS
@@ -122,6 +129,7 @@ def limit_resources(memory: int) -> None:
         with open("/proc/self/statm") as file:
             taken = int(file.read().split()[0]) * resource.getpagesize()
         _lower(resource.RLIMIT_AS, taken + memory)
+    limit_processor_time()
     _lower(resource.RLIMIT_FSIZE, 0)
     _lower(resource.RLIMIT_CORE, 0)
 
