@@ -55,7 +55,7 @@ def ask(job: str, source: Source, **arguments: Any) -> Generator[Any, None, None
         MediaError: what the job raises; or the worker crashed, was silent for too long, or ran out of memory.
         NoAudioError: what the job raises.
     """
-    worker = _borrow(str(described(source)["shown"]))
+    worker = _borrow()
     done = False
     try:
         worker.request(job, described(source), arguments)
@@ -229,7 +229,7 @@ class _Worker:
         return error
 
 
-def _borrow(shown: str) -> _Worker:
+def _borrow() -> _Worker:
     with _lock:
         while _idle:
             worker = _idle.pop()

@@ -51,7 +51,7 @@ def opened(source: dict[str, Any], formats: str = FORMATS) -> Iterator[av.contai
         raise MediaError(f"`{shown}` does not exist. Check the path.")
     if path.is_dir():
         raise MediaError(f"`{shown}` is a folder. Give a video or sound file.")
-    if not path.is_file():
+    if not path.is_file():  # opening a pipe would wait for someone to write into it
         raise MediaError(f"`{shown}` is no ordinary file. Give a video or sound file.")
     if path.stat().st_size == 0:
         raise MediaError(f"`{shown}` is empty (0 bytes). Copy or download it again.")
