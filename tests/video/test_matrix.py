@@ -462,6 +462,19 @@ def sound_of_no_rate(folder: Path) -> Path:
     return path
 
 
+def test_sound_is_finite(tmp_path: Path) -> None:
+    """Files of floats may hold anything; what is a little too loud is left as it is."""
+    path = tmp_path / "wild.wav"
+    samples = np.tile(np.array([0.5, np.nan, np.inf, -np.inf, 3e38, -0.25, 1.25, 0.0], "<f4"), 1000)
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, 1, 16000, 64000, 4, 32)
+    data = struct.pack("<4sI", b"data", samples.nbytes) + samples.tobytes()
+    path.write_bytes(struct.pack("<4sI4s", b"RIFF", 4 + len(form) + len(data), b"WAVE") + form + data)
+    heard = read_audio(path).reshape(1000, 8)
+    assert np.isfinite(heard).all()
+    assert np.abs(heard).max() <= 8
+    assert np.array_equal(heard[:, [0, 1, 5, 6, 7]], np.tile(np.float32([0.5, 0, -0.25, 1.25, 0]), (1000, 1)))
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [

@@ -26,6 +26,9 @@ PIECE = 1 << 16
 RATES = (1_000, 768_000)
 """Samples per second that sound may have."""
 
+LOUDEST = 8.0
+"""Of full scale. Decoders overshoot it by a little where peaks were cut off; damaged floats by any amount."""
+
 
 def look(source: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The tracks: `video` and `audio`, None where there is none, and `comment`."""
@@ -193,7 +196,7 @@ def _placed(
     try:
         for planar in _resampled(container, stream, rate):
             samples = planar.to_ndarray().mean(axis=0, dtype=np.float32)
-            samples = np.clip(np.nan_to_num(samples, nan=0.0), -1.0, 1.0)
+            samples = np.clip(np.nan_to_num(samples, nan=0.0), -LOUDEST, LOUDEST)
             if planar.time is not None:
                 if zero is None:
                     zero = planar.time
