@@ -95,6 +95,17 @@ def test_errors_are_one_message_without_a_traceback(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_rate_is_for_folders_of_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "film.mp4").write_text("never looked into")
+    words = ["prepare", str(tmp_path / "film.mp4"), "-o", str(tmp_path / "x"), "--consent", "self", "--fps", "30"]
+    status, text = fails(words, monkeypatch, capsys)
+    assert status == 2
+    assert "a film knows its own rate. Leave out `--fps`" in " ".join(text.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
+
+
 def test_an_existing_output_is_refused_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

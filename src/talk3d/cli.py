@@ -95,6 +95,7 @@ def prepare(
     output: Output,
     consent: Consent,
     audio: Path | None = None,
+    fps: float | None = None,
     sync: str = "auto",
     seconds: float | None = None,
     face: int | None = None,
@@ -104,10 +105,12 @@ def prepare(
     """Turn a video of one talking person into a Capture: aligned frames, masks, head poses, sound.
 
     Args:
-        video: any film with one clearly visible face and sound; 30 seconds to 5 minutes are best.
+        video: any film with one clearly visible face and sound; 30 seconds to 5 minutes are best. Or a folder of numbered PNG,
+            JPEG or WEBP pictures, with --audio.
         output: folder of the Capture.
         consent: who agreed to be portrayed: the person is you (self), gave you permission, or does not exist (synthetic).
         audio: a sound file to use instead of the video's own sound; it must start with the first frame.
+        fps: pictures per second of a folder of pictures, 25 if not given; films know their own.
         sync: auto measures how late the sound is and mends it, keep leaves it, a number says how many frames it is late.
         seconds: keep only the best so many seconds, those with the most poses and mouth shapes; everything by default.
         face: which of several people to portray, as OUTPUT/faces.png numbers them; by default the likeliest speaker.
@@ -117,12 +120,14 @@ def prepare(
     from .capture import build
     from .capture.sound import parse_sync
     from .prior.generator import load_prior
+    from .video.source import film_or_pictures
 
     late = parse_sync(sync)
+    source = film_or_pictures(video, fps)
     model = load_prior(prior or shipped("prior"))
     with _bar("Preparing") as report:
         capture = build.prepare(
-            video,
+            source,
             output,
             canonical=model.canonical_landmarks,
             orbit=model.profile.orbit,

@@ -29,6 +29,7 @@ from ..frozen import MODELS, model_path
 from ..video.clock import FPS, frames_in
 from ..video.look import check_complete, require_video
 from ..video.read import read_frames
+from ..video.source import Pictures
 from .artifact import Capture
 from .choose import choose, require_seconds
 from .cut import Progress, cut_crops
@@ -49,7 +50,7 @@ SAMPLE_BYTES = 48_000_000
 
 
 def prepare(
-    video: Path,
+    video: Path | Pictures,
     output: Path,
     *,
     canonical: Float[np.ndarray, "468 3"],
@@ -67,7 +68,8 @@ def prepare(
     """Make a Capture of a video.
 
     Args:
-        video: one person talking to a camera that stands still; any container, frame rate and rotation.
+        video: one person talking to a camera that stands still; any container, frame rate and rotation, or a folder of
+            pictures, which needs `audio`.
         output: folder to write; appears only when complete.
         canonical: the prior's landmarks, scene units.
         orbit: the prior's camera.
@@ -90,7 +92,7 @@ def prepare(
         NoAudioError: no sound, only silence, or sound for less than half of the video.
         NoFaceError: no face, or none for long enough.
     """
-    video, output = Path(video), Path(output)
+    video, output = video if isinstance(video, Pictures) else Path(video), Path(output)
     say = progress or (lambda stage, part: None)
     refuse_existing(output, overwrite)
     if consent not in CONSENTS:
@@ -104,7 +106,7 @@ def prepare(
     for name in MODELS:
         model_path(name)
     load_voice()
-    sound_file = video if audio is None else Path(audio)
+    sound_file = Path(str(video)) if audio is None else Path(audio)
     sound, people = _check_input(video, sound_file)
     chosen = choose_person(people, face)
 
@@ -128,7 +130,7 @@ def prepare(
         )
     frame_numbers = np.concatenate([np.arange(*take) for take in takes])
     split = split_of(len(frame_numbers))
-    material = Found(len(tracked.confidence), takes, seconds, len(people), chosen)
+    material = Found(len(tracked.confidence), takes, seconds, len(people), chosen, tuple(info.notes))
     if seconds is not None:
         say("choosing", 0.0)
         takes = choose(takes, seconds, video, sound_file, tracked, canonical, orbit)
@@ -202,7 +204,7 @@ def prepare(
     return Capture.open(output)
 
 
-def _check_input(video: Path, sound_file: Path) -> tuple[Heard, list[Person]]:
+def _check_input(video: Path | Pictures, sound_file: Path) -> tuple[Heard, list[Person]]:
     """Everything that can be known to be wrong before the long work; what was heard, and who was seen."""
     info = require_video(video)
     check_complete(video)

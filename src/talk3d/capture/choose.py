@@ -25,6 +25,7 @@ from ..camera import Orbit
 from ..errors import ConfigError
 from ..video.clock import FPS, SAMPLES_PER_FRAME
 from ..video.read import read_audio, read_frames
+from ..video.source import Pictures
 from .listening import SPEAKS
 from .looks import look
 from .pose import solve_clip
@@ -52,7 +53,7 @@ def require_seconds(seconds: float | None) -> None:
 def choose(
     takes: list[list[int]],
     seconds: float,
-    video: Path,
+    video: Path | Pictures,
     sound_file: Path,
     tracked: Track,
     canonical: Float[np.ndarray, "468 3"],

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ..video.clock import FPS
+from ..video.source import Pictures
 from ..video.write import GrayWriter, VideoWriter
 from .detect import apply, invert, warp
 from .looks import Looks, look, looks_of
@@ -30,7 +31,7 @@ Progress = Callable[[str, float], None]
 
 def cut_crops(
     folder: Path,
-    video: Path,
+    video: Path | Pictures,
     frame_numbers: np.ndarray,
     crops: np.ndarray,
     landmarks: np.ndarray,

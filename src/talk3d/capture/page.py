@@ -17,6 +17,7 @@ import numpy as np
 from ..pages import Chart, Cloud, bullets, chart, cloud, document, jpeg, text
 from ..video.clock import FPS
 from ..video.read import read_frames
+from ..video.source import Pictures
 from .checks import Check, Recording, grade, sentence, time_of, worst
 from .listening import SPEAKS, lip_motion, strange_voices
 from .seen import CLOSED, OFF, OPEN, blurred_frames
@@ -28,7 +29,9 @@ MOST = 10
 MARKS = {"pass": ("✓", "good"), "warn": ("!", "could be better"), "fail": ("✕", "record again")}
 
 
-def render(recording: Recording, checks: Sequence[Check], config: Mapping[str, Any], folder: Path, video: Path) -> str:
+def render(
+    recording: Recording, checks: Sequence[Check], config: Mapping[str, Any], folder: Path, video: Path | Pictures
+) -> str:
     """The page as HTML text.
 
     Args:
@@ -99,7 +102,9 @@ def _table(checks: Sequence[Check]) -> str:
 # --------------------------------------------------------------------------------------------------------- pictures
 
 
-def _pictures(recording: Recording, checks: Sequence[Check], folder: Path, video: Path) -> Iterator[tuple[str, np.ndarray]]:
+def _pictures(
+    recording: Recording, checks: Sequence[Check], folder: Path, video: Path | Pictures
+) -> Iterator[tuple[str, np.ndarray]]:
     """The best frame, the worst ones in any case, and those that the checks complain about; each film frame once."""
     track, numbers = recording.track, recording.numbers
     sharp = recording.looks.sharpness / max(float(np.median(recording.looks.sharpness)), 1e-6)

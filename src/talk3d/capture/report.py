@@ -12,6 +12,7 @@ import numpy as np
 
 from ..partials import write_whole
 from ..video.clock import FPS
+from ..video.source import Pictures
 from .checks import Check, Recording, grade, sentence
 from .drift import Drift
 from .heard import heard_checks
@@ -28,7 +29,7 @@ QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 
 def review(
     folder: Path,
-    video: Path,
+    video: Path | Pictures,
     config: Mapping[str, Any],
     track: dict[str, np.ndarray],
     looks: Looks,
@@ -78,6 +79,7 @@ def review(
     )
     checks = all_checks(recording)
     described = describe(recording, config, checks, float(plate.seen.mean()), found.asked)
+    described["mended"] = [*found.notes, *described["mended"]]
     write_whole(folder / "report.json", (json.dumps(described, indent=1) + "\n").encode())
     write_whole(folder / "report.html", render(recording, checks, config, folder, video).encode())
 
@@ -96,6 +98,8 @@ class Found:
     """That were seen in it."""
     face: int = 0
     """Which of them is portrayed, from 0 on."""
+    notes: tuple[str, ...] = ()
+    """What was done to its pictures when they were read."""
 
     @property
     def lost(self) -> list[tuple[int, int]]:

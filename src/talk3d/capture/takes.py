@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 
 from ..video.clock import FPS
 from ..video.read import read_frames
+from ..video.source import Pictures
 from .track import FACE_OVAL, Track
 
 TEST_PART = 11
@@ -78,7 +79,7 @@ def _stands_out(change: np.ndarray, least: float) -> np.ndarray:
     return (change > least) & (change > 4 * usual)
 
 
-def frames_of(video: Path, numbers: Int[np.ndarray, " usable"]) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+def frames_of(video: Path | Pictures, numbers: Int[np.ndarray, " usable"]) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     """The frames of a film with these numbers, which rise."""
     wanted = iter(numbers.tolist())
     number = next(wanted, None)
