@@ -5,7 +5,8 @@ Letters: F usable frames, S the side of the crops in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from jaxtyping import Float, UInt8
 from ..video.clock import FPS
 from ..video.source import Pictures
 from ..video.write import GrayWriter, VideoWriter
+from .ahead import ahead
 from .detect import apply, invert, warp
 from .looks import Looks, look, looks_of
 from .mask import PersonSegmenter, Plate, certainty_of, mend_mask
@@ -42,8 +44,6 @@ def cut_crops(
 ) -> Looks:
     """The last pass: aligned crops, masks and an overview. Returns how the face looks in each frame."""
     size = (resolution, resolution)
-    # By the training frames alone: test frames must leave no trace in them, not even the plate's resolution.
-    behind = _Behind(plate, crops[slice(*split_of(len(crops))["train"])])
     shown = set(np.linspace(0, len(frame_numbers) - 1, 8).astype(int).tolist())
     tiles, looks = [], []
     with (
@@ -51,18 +51,10 @@ def cut_crops(
             folder / "frames.mp4", size, FPS, crf=4, full_colour=True, preset="veryfast", causal=True, gop=FPS
         ) as pictures,
         GrayWriter(folder / "person.mkv", size) as masks,
+        closing(ahead(_cut(video, frame_numbers, crops, plate, segment, size))) as cut,
     ):
-        whole = np.full(plate.seen.shape, 255, np.uint8)
-        for index, frame in enumerate(frames_of(video, frame_numbers)):
-            crop, points = crops[index], landmarks[index] * resolution
-            picture = warp(frame, crop, size, cubic=True, replicate=True)
-            outside = warp(whole, crop, size) < 255
-            background, certainty = behind(crop, size)
-            picture[outside] = background[outside]
-            mask = _person_in_crop(frame, crop, size, segment)
-            if plate.motion < MAX_MOTION:
-                mask = mend_mask(mask, picture, background, certainty)
-            mask[outside] = 0
+        for index, (picture, mask) in enumerate(cut):
+            points = landmarks[index] * resolution
             pictures.write(picture)
             masks.write(mask)
             looks.append(look(picture, points))
@@ -72,6 +64,30 @@ def cut_crops(
     rows = [np.hstack(tiles[i : i + 4]) for i in range(0, len(tiles), 4)]
     cv2.imwrite(str(folder / "overview.png"), np.vstack(rows)[..., ::-1])
     return looks_of(looks)
+
+
+def _cut(
+    video: Path | Pictures,
+    frame_numbers: np.ndarray,
+    crops: np.ndarray,
+    plate: Plate,
+    segment: PersonSegmenter,
+    size: tuple[int, int],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each frame's crop and the person's mask in it."""
+    # By the training frames alone: test frames must leave no trace in them, not even the plate's resolution.
+    behind = _Behind(plate, crops[slice(*split_of(len(crops))["train"])])
+    whole = np.full(plate.seen.shape, 255, np.uint8)
+    for crop, frame in zip(crops, frames_of(video, frame_numbers), strict=True):
+        picture = warp(frame, crop, size, cubic=True, replicate=True)
+        outside = warp(whole, crop, size) < 255
+        background, certainty = behind(crop, size)
+        picture[outside] = background[outside]
+        mask = _person_in_crop(frame, crop, size, segment)
+        if plate.motion < MAX_MOTION:
+            mask = mend_mask(mask, picture, background, certainty)
+        mask[outside] = 0
+        yield picture, mask
 
 
 def _person_in_crop(frame: np.ndarray, crop: np.ndarray, size: tuple[int, int], segment: PersonSegmenter) -> np.ndarray:

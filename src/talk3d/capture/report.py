@@ -79,7 +79,7 @@ def review(
     )
     checks = all_checks(recording)
     described = describe(recording, config, checks, float(plate.seen.mean()), found.asked)
-    described["mended"] = [*found.notes, *described["mended"]]
+    described["warnings"] = [*found.notes, *described["warnings"]]
     write_whole(folder / "report.json", (json.dumps(described, indent=1) + "\n").encode())
     write_whole(folder / "report.html", render(recording, checks, config, folder, video).encode())
 
@@ -99,7 +99,7 @@ class Found:
     face: int = 0
     """Which of them is portrayed, from 0 on."""
     notes: tuple[str, ...] = ()
-    """What was done to its pictures when they were read."""
+    """What is said of its pictures: what was mended when they were read, and what is missing."""
 
     @property
     def lost(self) -> list[tuple[int, int]]:

@@ -10,6 +10,7 @@ Letters: F frames.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,7 +98,8 @@ class FaceTracker:
     def __init__(self, person: Float[np.ndarray, " embedding"] | None = None) -> None:
         self._detect = FaceDetector()
         self._mesh = load_tflite("face_landmark")
-        self._iris = load_tflite("iris_landmark")
+        self._iris = load_tflite("iris_landmark"), load_tflite("iris_landmark")
+        self._other_eye = ThreadPoolExecutor(1)  # the eyes are looked at side by side
         self._person = person
         self._last: np.ndarray | None = None
         self._home: np.ndarray | None = None
@@ -159,19 +161,21 @@ class FaceTracker:
         if confidence < MIN_CONFIDENCE:
             return None
         landmarks = apply(invert(to_input), outputs[3 * LANDMARKS].reshape(LANDMARKS, 3)[:, :2].astype(np.float64))
-        eyes = np.stack([self._look_at_eye(image, landmarks, eye) for eye in (0, 1)])
+        other = self._other_eye.submit(self._look_at_eye, image, landmarks, 1)
+        eyes = np.stack([self._look_at_eye(image, landmarks, 0), other.result()])
         return Face(landmarks, eyes[:, :16], eyes[:, 16], confidence)
 
     def _look_at_eye(self, image: np.ndarray, landmarks: np.ndarray, eye: int) -> np.ndarray:
         """Lid contour and iris centre [17, 2] of one eye."""
         inner_to_outer = landmarks[list(EYE_CORNERS[eye])]
-        side = self._iris.input_shape[1]
+        network = self._iris[eye]
+        side = network.input_shape[1]
         along = inner_to_outer[1] - inner_to_outer[0]
         to_input = side * _square(inner_to_outer.mean(axis=0), 2.3 * float(np.hypot(*along)), along)
         if eye == 1:  # the network knows one side only, so the other eye is shown to it in a mirror
             to_input = np.array([[-1.0, 0], [0, 1]]) @ to_input + [[0, 0, side], [0, 0, 0]]
         crop = warp(image, to_input, (side, side))
-        outputs = {output.size: output.reshape(-1) for output in self._iris(crop[None].astype(np.float32) / 255)}
+        outputs = {output.size: output.reshape(-1) for output in network(crop[None].astype(np.float32) / 255)}
         points = np.concatenate([outputs[213].reshape(71, 3)[:16, :2], outputs[15].reshape(5, 3)[:1, :2]])
         return apply(invert(to_input), points.astype(np.float64))
 
