@@ -227,7 +227,7 @@ def _check_input(video: Path | Pictures, sound_file: Path) -> tuple[Heard, list[
 
 def _solve(observed: Track, parts: list[slice], canonical: np.ndarray, orbit: Orbit) -> Poses:
     solved = [solve_clip(observed.landmarks[part], canonical, orbit, observed.confidence[part]) for part in parts]
-    return Poses(*(np.concatenate([getattr(p, name) for p in solved]) for name in Poses.__dataclass_fields__))
+    return Poses.joined(solved)
 
 
 def _curves(observed: Track, poses: Poses, train: Sequence[int], canonical: np.ndarray, orbit: Orbit) -> dict[str, np.ndarray]:

@@ -127,6 +127,11 @@ def draw_overview(
     drawn = picture.copy()
     outline = cv2.findContours((person > 127).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
     cv2.drawContours(drawn, outline, -1, (255, 60, 60), 1)
-    for x, y in np.rint((landmarks - 0.5) * 16).astype(int):
-        cv2.circle(drawn, (int(x), int(y)), 8, (0, 230, 90), -1, cv2.LINE_AA, shift=4)
+    draw_landmarks(drawn, landmarks, 0.5)
     return drawn
+
+
+def draw_landmarks(picture: UInt8[np.ndarray, "height width 3"], landmarks: Float[np.ndarray, "468 2"], radius: float) -> None:
+    """Draw landmarks (pixels) into a picture, as dots of so many pixels."""
+    for x, y in np.rint((landmarks - 0.5) * 16).astype(int):
+        cv2.circle(picture, (int(x), int(y)), round(16 * radius), (0, 230, 90), -1, cv2.LINE_AA, shift=4)

@@ -19,6 +19,7 @@ from ..video.clock import FPS
 from ..video.read import read_frames
 from ..video.source import Pictures
 from .checks import Check, Recording, grade, sentence, time_of, worst
+from .cut import draw_landmarks
 from .listening import SPEAKS, lip_motion, strange_voices
 from .seen import CLOSED, OFF, OPEN, blurred_frames
 
@@ -127,8 +128,7 @@ def _pictures(
         height, width = picture.shape[:2]
         shown = cv2.resize(picture, (max(1, round(width * SHOWN / height)), SHOWN), interpolation=cv2.INTER_AREA)
         if index is not None and (caption == "hardest to track" or "follow" in caption):
-            for x, y in np.rint((track["landmarks"][index] * SHOWN - 0.5) * 16).astype(int):
-                cv2.circle(shown, (int(x), int(y)), 10, (0, 230, 90), -1, cv2.LINE_AA, shift=4)
+            draw_landmarks(shown, track["landmarks"][index] * SHOWN, 0.625)
         yield f"{time_of(moment)}, {caption}", shown
 
 

@@ -10,6 +10,9 @@ positions are pixels with the first one's centre at (0.5, 0.5); crop positions a
 Letters: F frames, L = 468 landmarks.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,12 +37,21 @@ PERIOD = 8.0
 class Poses:
     """The solution for F frames; see the module's top for frames and units."""
 
-    yaw: Float[np.ndarray, "frames"]
-    pitch: Float[np.ndarray, "frames"]
+    yaw: Float[np.ndarray, frames]
+    pitch: Float[np.ndarray, frames]
     source_from_crop: Float[np.ndarray, "frames 2 3"]
     """Similarity from crop positions (0..1) to source pixels."""
-    residual: Float[np.ndarray, "frames"]
+    residual: Float[np.ndarray, frames]
     """Weighted root mean square distance of landmarks, in crop widths."""
+
+    def __getitem__(self, chosen: np.ndarray | slice) -> Poses:
+        return Poses(self.yaw[chosen], self.pitch[chosen], self.source_from_crop[chosen], self.residual[chosen])
+
+    @classmethod
+    def joined(cls, parts: Iterable[Poses]) -> Poses:
+        """Poses of frames that follow each other."""
+        columns = zip(*((part.yaw, part.pitch, part.source_from_crop, part.residual) for part in parts), strict=True)
+        return cls(*(np.concatenate(column) for column in columns))
 
     def crop_from_source(self, resolution: int) -> Float[np.ndarray, "frames 2 3"]:
         """Affine maps from source pixels to pixels of a crop of `resolution`."""
@@ -47,7 +59,7 @@ class Poses:
         return resolution * np.concatenate([linear, -linear @ self.source_from_crop[..., 2:]], axis=-1)
 
 
-def rigid_weights(canonical: Float[np.ndarray, "468 3"]) -> Float[np.ndarray, "468"]:
+def rigid_weights(canonical: Float[np.ndarray, "468 3"]) -> Float[np.ndarray, 468]:
     """How far each landmark moves with the skull: jaw, lips and lids little, nose and cheekbones fully."""
     weights = np.ones(len(canonical))
     weights[list(LEFT_BROW + RIGHT_BROW)] = 0.3
@@ -63,7 +75,7 @@ def solve_poses(
     landmarks: Float[np.ndarray, "frames 468 2"],
     canonical: Float[np.ndarray, "468 3"],
     orbit: Orbit,
-    weights: Float[np.ndarray, "468"] | None = None,
+    weights: Float[np.ndarray, 468] | None = None,
 ) -> Poses:
     """Robust Gauss-Newton fit of each frame on its own.
 
@@ -102,7 +114,7 @@ def _solve(
         jacobian[..., 2] = shape
         jacobian[..., 0, 3], jacobian[..., 1, 3] = -shape[..., 1], shape[..., 0]
         residual = target - apply_similarity(matrix_of(similarity), shape)
-        trust = weights * _huber(residual, similarity)
+        trust = weights * robust_weights(residual, similarity)
         flat = jacobian.reshape(frames, -1, 6)
         weighted = (jacobian * trust[..., None, None]).reshape(frames, -1, 6).swapaxes(1, 2)
         normal = weighted @ flat
@@ -150,7 +162,7 @@ def solve_clip(
     fitted = []
     for part in chunks:
         shape, matrix = project(part), rough.source_from_crop[part]
-        believed = weights * _huber(landmarks[part] - apply_similarity(matrix, shape), matrix[:, :, 0])
+        believed = weights * robust_weights(landmarks[part] - apply_similarity(matrix, shape), matrix[:, :, 0])
         fitted.append(fit_similarity(shape, landmarks[part], believed))
     similarity = smooth(np.concatenate(fitted), trust, period)
     matrix = matrix_of(similarity)
@@ -162,7 +174,7 @@ def solve_clip(
 
 
 def smooth(
-    values: Float[np.ndarray, "frames channels"], weights: Float[np.ndarray, "frames"], period: float = PERIOD
+    values: Float[np.ndarray, "frames channels"], weights: Float[np.ndarray, frames], period: float = PERIOD
 ) -> Float[np.ndarray, "frames channels"]:
     """The smoothest curves near `values`: minimises sum w (x - v)^2 + k sum (second difference of x)^2.
 
@@ -230,10 +242,10 @@ def apply_similarity(matrix: np.ndarray, shape: np.ndarray) -> np.ndarray:
     return shape @ matrix[..., :2].swapaxes(-1, -2) + matrix[:, None, :, 2]
 
 
-def _huber(residual: np.ndarray, similarity: np.ndarray) -> np.ndarray:
+def robust_weights(residual: np.ndarray, similarity: np.ndarray, limit: float = HUBER) -> np.ndarray:
     """Weights [F, L] in 0..1 of a robust fit; the first two columns of `similarity` give a crop width's length."""
     width = np.hypot(similarity[:, 0], similarity[:, 1])[:, None]
-    return HUBER / np.maximum(np.linalg.norm(residual, axis=-1) / width, HUBER)
+    return limit / np.maximum(np.linalg.norm(residual, axis=-1) / width, limit)
 
 
 def root_mean_square(residual: np.ndarray, similarity: np.ndarray, weights: np.ndarray) -> np.ndarray:

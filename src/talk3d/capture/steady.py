@@ -33,6 +33,7 @@ from .pose import (
     fit_similarity,
     matrix_of,
     rigid_weights,
+    robust_weights,
     root_mean_square,
     smooth,
 )
@@ -160,18 +161,14 @@ def refine(
     start = canonical[follower.points].astype(np.float64)
     cloud = np.repeat(start[None], follower.views, axis=0)  # [V, R, 3]
     trust = np.ones(len(start))
-    poses = _pick(follower.rough, learnt)
+    poses = follower.rough[learnt]
     for _ in range(ROUNDS):
         cloud, trust = _place(cloud, start, follower.seen[learnt], follower.key[learnt], poses, orbit)
         poses = _pose(cloud, trust, follower, learnt, poses, canonical, orbit)
     everywhere = np.arange(len(found))
     rough = _pose(cloud, trust, follower, everywhere, follower.rough, canonical, orbit)
     smoothed = [_smoothed(rough, cloud, trust, follower, part, canonical, orbit) for part in parts]
-    return Poses(*(np.concatenate([getattr(p, name) for p in smoothed]) for name in Poses.__dataclass_fields__))
-
-
-def _pick(poses: Poses, index: np.ndarray | slice) -> Poses:
-    return Poses(poses.yaw[index], poses.pitch[index], poses.source_from_crop[index], poses.residual[index])
+    return Poses.joined(smoothed)
 
 
 def _place(
@@ -240,8 +237,8 @@ def _pose(
     for begin in range(0, len(index), CHUNK):
         part = slice(begin, begin + CHUNK)
         witnesses = _witnesses(cloud, trust, follower, index[part], canonical)
-        solved.append(_solve(*witnesses, _pick(poses, part), orbit))
-    return Poses(*(np.concatenate([getattr(p, name) for p in solved]) for name in Poses.__dataclass_fields__))
+        solved.append(_solve(*witnesses, poses[part], orbit))
+    return Poses.joined(solved)
 
 
 def _solve(points: np.ndarray, seen: np.ndarray, weights: np.ndarray, poses: Poses, orbit: Orbit) -> Poses:
@@ -259,7 +256,7 @@ def _solve(points: np.ndarray, seen: np.ndarray, weights: np.ndarray, poses: Pos
         jacobian[..., 2] = shape
         jacobian[..., 0, 3], jacobian[..., 1, 3] = -shape[..., 1], shape[..., 0]
         residual = seen - apply_similarity(matrix_of(similarity), shape)
-        weight = np.repeat(weights * _robust(residual, similarity), 2, axis=1)
+        weight = np.repeat(weights * robust_weights(residual, similarity, SLIP), 2, axis=1)
         flat = jacobian.reshape(frames, -1, 6)
         weighted = (flat * weight[..., None]).swapaxes(1, 2)
         change = np.linalg.solve(weighted @ flat, weighted @ residual.reshape(frames, -1, 1))[..., 0]
@@ -271,17 +268,12 @@ def _solve(points: np.ndarray, seen: np.ndarray, weights: np.ndarray, poses: Pos
     return Poses(yaw, pitch, matrix_of(similarity), root_mean_square(residual[:, tracked], similarity, weights[0, tracked]))
 
 
-def _robust(residual: np.ndarray, similarity: np.ndarray) -> np.ndarray:
-    width = np.hypot(similarity[:, 0], similarity[:, 1])[:, None]
-    return SLIP / np.maximum(np.linalg.norm(residual, axis=-1) / width, SLIP)
-
-
 def _smoothed(
     poses: Poses, cloud: np.ndarray, trust: np.ndarray, follower: Follower, part: slice, canonical: np.ndarray, orbit: Orbit
 ) -> Poses:
     """A part's poses with smooth angles, and smooth similarities that were fitted again to those."""
     index = np.arange(part.start, part.stop)
-    poses = _pick(poses, part)
+    poses = poses[part]
     belief = np.where(follower.usable[part], 1.0, 1e-3) / (1 + (poses.residual / (2 * np.median(poses.residual) + 1e-9)) ** 4)
     angles = smooth(np.stack([poses.yaw, poses.pitch], axis=-1), belief, PERIOD)
     yaw, pitch = np.ascontiguousarray(angles[:, 0]), np.ascontiguousarray(angles[:, 1])
@@ -291,6 +283,6 @@ def _smoothed(
         points, seen, weights = _witnesses(cloud, trust, follower, index[some], canonical)
         shape = _project_each(points, yaw[some], pitch[some], orbit)[0]
         matrix = poses.source_from_crop[some]
-        believed = weights * _robust(seen - apply_similarity(matrix, shape), matrix[:, :, 0])
+        believed = weights * robust_weights(seen - apply_similarity(matrix, shape), matrix[:, :, 0], SLIP)
         fitted.append(fit_similarity(shape, seen, believed))
     return Poses(yaw, pitch, matrix_of(smooth(np.concatenate(fitted), belief, PERIOD)), poses.residual)
