@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 import numpy as np
@@ -22,8 +22,36 @@ from ..errors import ConfigError
 from ..partials import partial_path, refuse_existing, remove_stale_partials
 from .clock import FPS
 
+W = TypeVar("W", bound="_Writer")
 
-class VideoWriter:
+
+class _Writer:
+    """What all writers end with: the whole file, or none."""
+
+    _container: Any
+    _file: _PendingFile
+
+    def close(self) -> None:
+        """Finish the file and move it to its name. Called by leaving the `with` block without an exception."""
+        self._container.close()
+        self._file.commit()
+
+    def abort(self) -> None:
+        """Drop everything written so far. Called by leaving the `with` block with an exception."""
+        self._container.close()
+        self._file.discard()
+
+    def __enter__(self: W) -> W:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+
+class VideoWriter(_Writer):
     """Write frames and sound to an MP4 as they come; the file appears under its name only when complete.
 
     Use as a context manager. Frames and sound may be given in any order and in pieces of any size: sound waits until
@@ -152,25 +180,10 @@ class VideoWriter:
             self._encode_sound(np.zeros(max(0, self._sound_due() - self._sound_written), np.float32))
             self._container.mux(self._audio.encode(None))
         self._container.mux(self._video.encode(None))
-        self._container.close()
-        self._file.commit()
-
-    def abort(self) -> None:
-        """Drop everything written so far. Called by leaving the `with` block with an exception."""
-        self._container.close()
-        self._file.discard()
-
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
+        super().close()
 
 
-class GrayWriter:
+class GrayWriter(_Writer):
     """Write uint8 [H, W] pictures, such as masks, to a Matroska file without any loss (FFV1); streaming and atomic.
 
     Read them back with `read_frames(path, gray=True)`.
@@ -209,22 +222,7 @@ class GrayWriter:
     def close(self) -> None:
         """Finish the file and move it to its name."""
         self._container.mux(self._stream.encode(None))
-        self._container.close()
-        self._file.commit()
-
-    def abort(self) -> None:
-        """Drop everything written so far."""
-        self._container.close()
-        self._file.discard()
-
-    def __enter__(self) -> GrayWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
+        super().close()
 
 
 class _PendingFile:
