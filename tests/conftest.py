@@ -143,7 +143,7 @@ def make_tiny_capture(path: Path, prior_hash: str, test_noise: bool = False) -> 
         cv2.imwrite(str(draft.folder / "plate_seen.png"), plate[..., 0] * 0 + 255)
         zeros = np.zeros(frames)
         arrays = curves | {
-            "landmarks": landmarks, "landmarks_source": landmarks * 80, "crop_from_source": crop, "blink": zeros,
+            "landmarks": landmarks, "crop_from_source": crop, "blink": zeros,
             "lip_width": zeros + 0.4, "confidence": zeros + 1,
         }  # fmt: skip
         draft.write_tensors(

@@ -29,7 +29,7 @@ def remove_stale_partials(path: Path) -> None:
     """Remove what killed runs left of the output `path`; a partial whose process still lives is left alone."""
     for partial in path.parent.glob(f".{path.name}.*.partial"):
         owner = partial.name.removeprefix(f".{path.name}.").split(".")[0]
-        if owner.isdigit() and not _runs(int(owner)):
+        if owner.isdigit() and not is_running(int(owner)):
             shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
 
 
@@ -61,8 +61,8 @@ def writing_folder(output: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _runs(process: int) -> bool:
-    """Whether a process lives. One that was killed, but whose parent has not taken note, does not."""
+def is_running(process: int) -> bool:
+    """Whether a process lives, as far as the system tells. One that was killed, but whose parent has not noticed, does not."""
     if os.name == "nt":  # there is no harmless way to ask; better to leave a partial than to break a running command
         return True
     try:

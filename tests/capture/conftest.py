@@ -141,8 +141,6 @@ def make_recording() -> MakeRecording:
         speaks = time % 3 < 2.4
         gap = np.where(speaks, 0.06 + 0.055 * np.sin(2 * np.pi * 2.1 * time), 0.015)
         blink = np.where(time % 4 < 0.2, 1.0, 0.05)
-        oval = np.zeros((frames, 468, 2))
-        oval[:, 152, 1] = 250.0
         track = {
             "yaw": np.radians(8 * np.sin(time / 3)),
             "pitch": np.radians(5 * np.cos(time / 5)),
@@ -152,7 +150,7 @@ def make_recording() -> MakeRecording:
             "confidence": np.full(frames, 0.999),
             "residual": 0.007 + 0.001 * rng.random(frames),
             "landmarks": np.full((frames, 468, 2), 0.5),
-            "landmarks_source": oval,
+            "face_height": np.full(frames, 250.0),
             "crop_from_source": np.broadcast_to(np.array([[0.7, 0.0, 0.0], [0.0, 0.7, 0.0]]), (frames, 2, 3)),
         }
         looks = Looks(

@@ -15,10 +15,11 @@ import soundfile
 
 from talk3d.artifacts import Capture as CaptureArtifact
 from talk3d.camera import Orbit
+from talk3d.capture import stretches
 from talk3d.capture.artifact import Capture
-from talk3d.capture.detect import apply, invert, warp
+from talk3d.capture.detect import warp
 from talk3d.capture.takes import find_takes, split_of
-from talk3d.capture.track import Track
+from talk3d.capture.track import Track, track
 from talk3d.errors import (
     ArtifactError,
     ConfigError,
@@ -55,9 +56,8 @@ def test_what_a_capture_holds(capture: Capture) -> None:
         *("track.safetensors", "report.json", "report.html", "overview.png"),
     }
     assert {name: values.shape for name, values in capture.track.items()} == {
-        **dict.fromkeys(("yaw", "pitch", "blink", "lip_gap", "lip_width", "confidence", "residual"), (88,)),
+        **dict.fromkeys(("yaw", "pitch", "blink", "lip_gap", "lip_width", "confidence", "residual", "face_height"), (88,)),
         "landmarks": (88, 468, 2),
-        "landmarks_source": (88, 468, 2),
         "crop_from_source": (88, 2, 3),
         "gaze": (88, 2),
     }
@@ -75,8 +75,8 @@ def test_the_crops_are_the_source_seen_through_the_crop_maps(capture: Capture, f
             assert 0.5 < inside.mean() < 1
             error = (crops[index].astype(float) - expected)[inside]
             assert 10 * np.log10(255**2 / (error**2).mean()) > 38
-    back = apply(invert(capture.crop_from_source), capture.landmarks * SIDE)
-    assert np.abs(back - capture.landmarks_source).max() < 0.01
+    seen = track(read_frames(film, stop=8)).landmarks
+    assert np.abs(seen - capture.landmarks_source[:8]).max() < 0.01
 
 
 def test_faces_are_aligned(capture: Capture) -> None:
@@ -344,15 +344,74 @@ def test_an_existing_output_is_kept_unless_asked(
     assert run(short, output, overwrite=True).hash == first.hash
 
 
-@pytest.mark.parametrize("stage", ["tracking", "cutting", "writing sound"])
-def test_an_interrupt_leaves_nothing(stage: str, film: Path, run: Prepare, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", ["tracking", "steadying", "cutting", "writing sound"])
+def test_an_interrupted_run_goes_on_where_it_was(
+    stage: str, film: Path, whole_in_stretches: Capture, run: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stretches, "STRETCH", 30)
+    order, seen = ["tracking", "steadying", "cutting", "writing sound"], []
+
     def interrupt(now: str, part: float) -> None:
-        if (now == stage and part > 0.5) or stage == now == "writing sound":
+        if (now == stage and part > 0.7) or stage == now == "writing sound":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run(film, tmp_path / "capture", progress=interrupt)
+    assert nothing_left(tmp_path, "capture.preparing")
+    resumed = run(film, tmp_path / "capture", progress=lambda now, part: seen.append((now, part)))
+    assert resumed.hash == whole_in_stretches.hash
+    assert nothing_left(tmp_path, "capture")
+    repeated = {now for now, part in seen if now in order}
+    assert repeated == set(order[order.index(stage) :]), "what was finished is not done again"
+    if stage != "writing sound":
+        assert min(part for now, part in seen if now == stage) > 30 / 88, "nor is what was finished of a pass"
+
+
+@pytest.fixture(scope="session")
+def whole_in_stretches(tmp_path_factory: pytest.TempPathFactory, film: Path, run: Prepare) -> Capture:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stretches, "STRETCH", 30)
+        return run(film, tmp_path_factory.mktemp("stretches") / "capture")
+
+
+def test_stretches_make_no_difference_but_to_the_encoder(capture: Capture, whole_in_stretches: Capture) -> None:
+    for name, values in capture.track.items():
+        assert np.array_equal(values, whole_in_stretches.track[name]), name
+    assert np.array_equal(np.stack(list(capture.person())), np.stack(list(whole_in_stretches.person())))
+    for mine, other in zip(capture.frames(), whole_in_stretches.frames(), strict=True):
+        assert np.abs(mine.astype(int) - other).mean() < 1
+
+
+def test_an_interrupt_before_anything_was_finished_leaves_nothing(film: Path, run: Prepare, tmp_path: Path) -> None:
+    def interrupt(now: str, part: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(film, tmp_path / "capture", progress=interrupt)
     assert nothing_left(tmp_path)
+
+
+def test_what_was_kept_of_another_film_is_not_used(
+    film: Path, film_frames: np.ndarray, film_sound: np.ndarray, make_film: Callable, run: Prepare, tmp_path: Path
+) -> None:
+    def interrupt(now: str, part: float) -> None:
+        if now == "writing sound":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(film, tmp_path / "capture", progress=interrupt)
+    short = make_film("short.mp4", film_frames[:55], film_sound)
+    assert run(short, tmp_path / "capture").count == 55
+
+
+def test_two_processes_do_not_prepare_one_output(film: Path, run: Prepare, tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        (tmp_path / "capture.preparing").mkdir()
+        (tmp_path / "capture.preparing/owner.json").write_text(json.dumps({"process": other.pid, "about": ""}))
+        with pytest.raises(ConfigError, match="another process"):
+            run(film, tmp_path / "capture", progress=refuse_work)
+        other.communicate(b"\n")
+    assert run(film, tmp_path / "capture").count == 88
 
 
 def test_a_killed_run_leaves_no_capture_and_can_be_repeated(
@@ -377,7 +436,6 @@ def test_a_killed_run_leaves_no_capture_and_can_be_repeated(
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
     assert not output.exists()
-    assert [path.suffix for path in output.parent.iterdir()] == [".partial"]
     assert run(film, output).hash == capture.hash
     assert nothing_left(output.parent, "capture")
 

@@ -65,6 +65,6 @@ def test_a_face_outside_the_picture_looks_like_nothing(landmarks: np.ndarray) ->
 
 
 def test_rows_become_curves() -> None:
-    looks = looks_of([(1.0, 2.0, 0.3, 0.4), (5.0, 6.0, 0.7, 0.8)])
+    looks = looks_of(np.array([(1.0, 2.0, 0.3, 0.4), (5.0, 6.0, 0.7, 0.8)]))
     assert looks.sharpness.tolist() == [1, 5]
     assert looks.under.tolist() == [0.4, 0.8]

@@ -12,7 +12,7 @@ import pytest
 from talk3d.errors import ConfigError, OutputExistsError
 from talk3d.video.look import probe, require_video
 from talk3d.video.read import read_audio, read_frames
-from talk3d.video.write import GrayWriter, VideoWriter
+from talk3d.video.write import GrayWriter, VideoWriter, join_films
 from tests.video.films import click_times, clicks, coded_frame, number_in
 
 
@@ -81,6 +81,33 @@ def test_gray_pictures_are_exact(tmp_path: Path) -> None:
             writer.write(picture)
     assert np.array_equal(np.stack(list(read_frames(path, gray=True))), pictures)
     assert np.array_equal(np.stack(list(read_frames(path, gray=True, start=3, stop=5))), pictures[3:5])
+
+
+@pytest.mark.parametrize("lengths", [[60], [30, 30], [7, 1, 33, 19]])
+def test_films_are_joined_without_a_seam(lengths: list[int], tmp_path: Path) -> None:
+    """Every frame of every part is there, bit by bit, at its time; and a seek finds it."""
+    first, parts, plain = 0, [], []
+    for number, length in enumerate(lengths):
+        parts.append(tmp_path / f"{number}.mp4")
+        plain.append(tmp_path / f"{number}.mkv")
+        with VideoWriter(parts[-1], (96, 96), causal=True, gop=10) as writer, GrayWriter(plain[-1], (96, 96)) as masks:
+            for k in range(first, first + length):
+                writer.write(coded_frame(k))
+                masks.write(coded_frame(k)[..., 0])
+        first += length
+    join_films(parts, tmp_path / "whole.mp4")
+    join_films(plain, tmp_path / "whole.mkv")
+    frames, masks = list(read_frames(tmp_path / "whole.mp4")), list(read_frames(tmp_path / "whole.mkv", gray=True))
+    assert [number_in(frame) for frame in frames] == list(range(60))
+    assert np.array_equal(np.stack(frames), np.concatenate([np.stack(list(read_frames(part))) for part in parts]))
+    assert np.array_equal(np.stack(masks), np.stack([coded_frame(k)[..., 0] for k in range(60)]))
+    assert require_video(tmp_path / "whole.mp4").duration == pytest.approx(60 / 25, abs=0.001)
+    for start in (0, 8, 41, 59):
+        assert number_in(next(read_frames(tmp_path / "whole.mp4", start=start))) == start
+        found = next(read_frames(tmp_path / "whole.mkv", start=start, gray=True))
+        assert np.array_equal(found, coded_frame(start)[..., 0])
+    with pytest.raises(OutputExistsError):
+        join_films(parts, tmp_path / "whole.mp4")
 
 
 def test_existing_output_is_kept_unless_asked(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from .. import artifacts
 from ..camera import Orbit
 from ..errors import ArtifactError
 from ..video.read import read_frames
-from .detect import warp
+from .detect import apply, invert, warp
 from .mask import Regions, region_masks
 
 
@@ -67,7 +67,7 @@ class Capture(artifacts.Capture):
     @property
     def landmarks_source(self) -> Float[np.ndarray, "frames 468 2"]:
         """Positions in the source's frames, pixels."""
-        return self.track["landmarks_source"]
+        return apply(invert(self.crop_from_source), self.landmarks * self.resolution)
 
     @property
     def yaw(self) -> Float[np.ndarray, frames]:

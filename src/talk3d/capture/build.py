@@ -1,4 +1,4 @@
-"""`prepare`: from a video of one person to a `Capture`, in three passes over the file.
+"""`prepare`: from a video of one person to a `Capture`, in three passes over the file, each of which survives being killed.
 
 The first pass follows the face. From its landmarks come the usable takes, the train/test split, and, for each part of
 the clip on its own, rough head poses; from sampled training frames comes the background. The second pass follows the skin to
@@ -13,7 +13,7 @@ Letters: F usable frames at 25 per second, S the side of the crops in pixels, L 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,21 +27,23 @@ from ..camera import Orbit
 from ..errors import ConfigError, MediaError, NoFaceError
 from ..frozen import MODELS, model_path
 from ..video.clock import FPS, frames_in
-from ..video.look import check_complete, require_video
+from ..video.look import VideoInfo, check_complete, require_video
 from ..video.read import read_frames
 from ..video.source import Pictures
 from .artifact import Capture
 from .choose import choose, require_seconds
-from .cut import Progress, cut_crops
+from .cut import cut_crops
 from .detect import apply
-from .mask import PersonSegmenter, background_plate
+from .mask import PersonSegmenter, Plate, background_plate
+from .passes import Progress, follow_face, follow_skin
 from .people import LOOKS, Person, choose_person, find_people, portraits
-from .pose import Poses, solve_clip
+from .pose import CHUNK, Poses
 from .report import Found, review
 from .sound import Heard, hear, write_in_step
 from .steady import Follower, firm_points, refine
-from .takes import MIN_TAKE, bridge, find_takes, frames_of, parts_of, select, split_of
-from .track import OUTER_EYE_CORNERS, Track, eye_opening, gaze, lip_gap, lip_width, track
+from .stretches import Stretches, identity_of, keeping
+from .takes import MIN_TAKE, bridge, find_takes, parts_of, select, solve_parts, split_of
+from .track import FACE_OVAL, OUTER_EYE_CORNERS, Track, eye_opening, gaze, lip_gap, lip_width
 from .voice import load_voice
 
 CONSENTS = ("self", "permission", "synthetic")
@@ -107,105 +109,81 @@ def prepare(
         model_path(name)
     load_voice()
     sound_file = Path(str(video)) if audio is None else Path(audio)
-    sound, people = _check_input(video, sound_file)
+    info, sound, people = _check_input(video, sound_file)
     chosen = choose_person(people, face)
-
-    info = require_video(video)
-    expected = frames_in(info.duration)
-    thumbnails: list[np.ndarray] = []
-
-    def watched() -> Iterator[np.ndarray]:
-        for number, frame in enumerate(read_frames(video)):
-            thumbnails.append(cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA))
-            say("tracking", min(1.0, (number + 1) / expected))
-            yield frame
-
-    tracked = track(watched(), people[chosen].embedding)
-    takes = find_takes(tracked, np.stack(thumbnails))
-    if not takes:
-        found = float(np.mean(tracked.confidence > 0)) if len(tracked.confidence) else 0.0
-        raise NoFaceError(
-            f"`{video}` shows a face in {found:.0%} of its frames, but never for {MIN_TAKE / FPS:.0f} s without a "
-            "break. Record one person who looks at the camera, without cuts."
-        )
-    frame_numbers = np.concatenate([np.arange(*take) for take in takes])
-    split = split_of(len(frame_numbers))
-    material = Found(len(tracked.confidence), takes, seconds, len(people), chosen, tuple(info.notes))
-    if seconds is not None:
-        say("choosing", 0.0)
-        takes = choose(takes, seconds, video, sound_file, tracked, canonical, orbit)
+    about = {
+        "film": identity_of(video), "sound": identity_of(sound_file) if audio else None, "prior": prior_hash,
+        "canonical": canonical.tolist(), "orbit": asdict(orbit), "resolution": resolution, "seconds": seconds, "face": face,
+    }  # fmt: skip
+    with keeping(output, about) as kept:
+        tracked, thumbnails = follow_face(video, people[chosen].embedding, frames_in(info.duration), kept, say)
+        takes = find_takes(tracked, thumbnails)
+        if not takes:
+            found = float(np.mean(tracked.confidence > 0)) if len(tracked.confidence) else 0.0
+            raise NoFaceError(
+                f"`{video}` shows a face in {found:.0%} of its frames, but never for {MIN_TAKE / FPS:.0f} s without a "
+                "break. Record one person who looks at the camera, without cuts."
+            )
+        material = Found(len(tracked.confidence), takes, seconds, len(people), chosen, tuple(info.notes))
+        if seconds is not None:
+            say("choosing", 0.0)
+            takes = choose(takes, seconds, video, sound_file, tracked, canonical, orbit)
         frame_numbers = np.concatenate([np.arange(*take) for take in takes])
         split = split_of(len(frame_numbers))
-    parts = parts_of(takes, split)
-    observed = bridge(select(tracked, frame_numbers), parts)
-    del tracked  # of a long film it is a third of what memory holds
+        parts = parts_of(takes, split)
+        observed = bridge(select(tracked, frame_numbers), parts)
+        del tracked, thumbnails  # of a long film they are half of what memory holds
 
-    say("posing", 0.0)
-    poses = _solve(observed, parts, canonical, orbit)
-    trained = np.arange(len(frame_numbers)) < split["train"][1]
-    most = max(8, min(48, SAMPLE_BYTES // (info.width * info.height * 3)))
-    sampled = set(np.linspace(0, split["train"][1] - 1, most).astype(int).tolist())
-    samples = []
-    follower = Follower(poses, observed.landmarks, observed.found, trained, firm_points(canonical))
-    for index, frame in enumerate(frames_of(video, frame_numbers)):
-        follower(index, frame)
-        if index in sampled:
-            samples.append(frame)
-        say("steadying", (index + 1) / len(frame_numbers))
-    poses = refine(follower, canonical, orbit, parts)
-    say("finding the background", 0.0)
-    segment = PersonSegmenter()
-    plate = background_plate(samples, segment)
-    samples.clear()
-
-    crops = poses.crop_from_source(resolution)
-    curves = _curves(observed, poses, split["train"], canonical, orbit)
-    crop_landmarks = (apply(crops.astype(np.float32), observed.landmarks) / resolution).astype(np.float32)
-    with creating(Capture, output, overwrite=overwrite) as draft:
-        looks = cut_crops(draft.folder, video, frame_numbers, crops, crop_landmarks, plate, segment, resolution, say)
-        say("writing sound", 0.0)
-        seen = slice(*split["train"])
-        learnt = [part for part in parts if part.stop <= seen.stop]
-        lateness, drift = write_in_step(
-            draft.folder / "audio.flac", sound_file, takes, crop_landmarks[seen], frame_numbers[seen], learnt, sync
-        )
-        cv2.imwrite(str(draft.folder / "plate.png"), plate.image[..., ::-1])
-        cv2.imwrite(str(draft.folder / "plate_seen.png"), plate.seen.astype(np.uint8) * 255)
+        say("posing", 0.0)
+        segment = PersonSegmenter()
+        poses, plate = _pose(video, frame_numbers, observed, parts, split["train"], canonical, orbit, segment, kept, say)
+        crops = poses.crop_from_source(resolution)
         arrays = {
-            "landmarks": crop_landmarks,
-            "landmarks_source": observed.landmarks,
             "yaw": poses.yaw,
             "pitch": poses.pitch,
             "crop_from_source": crops,
             "confidence": observed.confidence,
             "residual": poses.residual,
-            **curves,
+            **_curves(observed, poses, split["train"], canonical, orbit),
+            "landmarks": _into_crops(observed.landmarks, crops, resolution),
         }
-        draft.write_tensors(
-            "track.safetensors", {k: torch.from_numpy(v.astype(np.float32, copy=False)) for k, v in arrays.items()}
-        )
-        draft.config = {
-            "fps": FPS,
-            "frames": len(frame_numbers),
-            "resolution": resolution,
-            "source": {"name": video.name, "width": info.width, "height": info.height, "fps": info.fps},
-            "orbit": asdict(orbit),
-            "prior_hash": prior_hash,
-            "consent": consent,
-            "split": split,
-            "takes": takes,
-        }
-        draft.parents = {"Prior": prior_hash}
-        draft.consent = consent
-        if len(people) > 1:
-            cv2.imwrite(str(draft.folder / "faces.png"), portraits(people, chosen)[..., ::-1])
-        review(draft.folder, video, draft.config, arrays, looks, parts, plate, sound, lateness, drift, material)
-        say("done", 1.0)
+        with creating(Capture, output, overwrite=overwrite) as draft:
+            looks = cut_crops(
+                draft.folder, video, frame_numbers, crops, arrays["landmarks"], plate, segment, resolution, kept, say
+            )
+            say("writing sound", 0.0)
+            seen = slice(*split["train"])
+            learnt = [part for part in parts if part.stop <= seen.stop]
+            lateness, drift = write_in_step(
+                draft.folder / "audio.flac", sound_file, takes, arrays["landmarks"][seen], frame_numbers[seen], learnt, sync
+            )
+            cv2.imwrite(str(draft.folder / "plate.png"), plate.image[..., ::-1])
+            cv2.imwrite(str(draft.folder / "plate_seen.png"), plate.seen.astype(np.uint8) * 255)
+            draft.write_tensors(
+                "track.safetensors", {k: torch.from_numpy(v.astype(np.float32, copy=False)) for k, v in arrays.items()}
+            )
+            draft.config = {
+                "fps": FPS,
+                "frames": len(frame_numbers),
+                "resolution": resolution,
+                "source": {"name": video.name, "width": info.width, "height": info.height, "fps": info.fps},
+                "orbit": asdict(orbit),
+                "prior_hash": prior_hash,
+                "consent": consent,
+                "split": split,
+                "takes": takes,
+            }
+            draft.parents = {"Prior": prior_hash}
+            draft.consent = consent
+            if len(people) > 1:
+                cv2.imwrite(str(draft.folder / "faces.png"), portraits(people, chosen)[..., ::-1])
+            review(draft.folder, video, draft.config, arrays, looks, parts, plate, sound, lateness, drift, material)
+            say("done", 1.0)
     return Capture.open(output)
 
 
-def _check_input(video: Path | Pictures, sound_file: Path) -> tuple[Heard, list[Person]]:
-    """Everything that can be known to be wrong before the long work; what was heard, and who was seen."""
+def _check_input(video: Path | Pictures, sound_file: Path) -> tuple[VideoInfo, Heard, list[Person]]:
+    """Everything that can be known to be wrong before the long work; what the film is, what was heard, and who was seen."""
     info = require_video(video)
     check_complete(video)
     seconds = info.duration
@@ -222,16 +200,46 @@ def _check_input(video: Path | Pictures, sound_file: Path) -> tuple[Heard, list[
             f"No face was found in `{video}` (looked at {len(looks)} frames spread over it). Record one person from "
             "the front, with the face at least a tenth of the picture's height."
         )
-    return heard, people
+    return info, heard, people
 
 
-def _solve(observed: Track, parts: list[slice], canonical: np.ndarray, orbit: Orbit) -> Poses:
-    solved = [solve_clip(observed.landmarks[part], canonical, orbit, observed.confidence[part]) for part in parts]
-    return Poses.joined(solved)
+def _pose(
+    video: Path | Pictures,
+    frame_numbers: np.ndarray,
+    observed: Track,
+    parts: list[slice],
+    train: Sequence[int],
+    canonical: np.ndarray,
+    orbit: Orbit,
+    segment: PersonSegmenter,
+    kept: Stretches,
+    say: Progress,
+) -> tuple[Poses, Plate]:
+    """Steady poses of all frames, and the background: what the second pass over the film is for."""
+    info, frames = require_video(video), len(frame_numbers)
+    rough = solve_parts(observed, parts, canonical, orbit)
+    most = max(8, min(48, SAMPLE_BYTES // (info.width * info.height * 3)))
+    sampled = np.linspace(0, train[1] - 1, most).astype(int).tolist()
+    follower = Follower(rough, observed.landmarks, observed.found, np.arange(frames) < train[1], firm_points(canonical))
+    samples = follow_skin(video, frame_numbers, follower, set(sampled), kept, say)
+    poses = refine(follower, canonical, orbit, parts)
+    say("finding the background", 0.0)
+    return poses, background_plate(list(samples), segment)
+
+
+def _into_crops(landmarks: np.ndarray, crops: np.ndarray, resolution: int) -> np.ndarray:
+    """Landmarks in source pixels as positions in the crops, 0..1: in place, for there is no room for two of them."""
+    for start in range(0, len(landmarks), CHUNK):
+        part = slice(start, start + CHUNK)
+        landmarks[part] = apply(crops[part], landmarks[part].astype(np.float64)) / resolution
+    return landmarks
 
 
 def _curves(observed: Track, poses: Poses, train: Sequence[int], canonical: np.ndarray, orbit: Orbit) -> dict[str, np.ndarray]:
-    """Blink, lip gap, lip width and gaze of each frame; lips in distances between the outer eye corners."""
+    """Blink, lip gap, lip width, gaze and height of the face in each frame.
+
+    Lips are in distances between the outer eye corners, the face in source pixels.
+    """
     frontal = orbit.project(torch.from_numpy(canonical[list(OUTER_EYE_CORNERS)]).double(), *torch.zeros(2, 1).double())
     corners = float(torch.linalg.norm(frontal[0, 0] - frontal[0, 1]))  # in crop widths, so free of the yaw's shortening
     unit = corners * np.sqrt(np.abs(np.linalg.det(poses.source_from_crop[..., :2])))
@@ -245,4 +253,5 @@ def _curves(observed: Track, poses: Poses, train: Sequence[int], canonical: np.n
         "lip_gap": lip_gap(observed.landmarks) / unit,
         "lip_width": lip_width(observed.landmarks) / unit,
         "gaze": gaze(observed.lids, observed.irises),
+        "face_height": np.linalg.norm(observed.landmarks[:, FACE_OVAL[0]] - observed.landmarks[:, FACE_OVAL[18]], axis=-1),
     }

@@ -28,9 +28,8 @@ from ..video.read import read_audio, read_frames
 from ..video.source import Pictures
 from .listening import SPEAKS
 from .looks import look
-from .pose import solve_clip
 from .seen import BLURRED, UNSURE
-from .takes import MIN_TAKE, TEST_PART, bridge, parts_of, select, split_of
+from .takes import MIN_TAKE, TEST_PART, bridge, parts_of, select, solve_parts, split_of
 from .track import Track, interocular, lip_opening, lip_width
 from .voice import voice
 
@@ -78,12 +77,8 @@ def choose(
     learnt = numbers[: split["train"][1]]
     parts = [part for part in parts_of(takes, split) if part.stop <= len(learnt)]
     observed = bridge(select(tracked, learnt), parts)
-    angles = np.concatenate(
-        [
-            np.stack([poses.yaw, poses.pitch], 1)
-            for poses in (solve_clip(observed.landmarks[p], canonical, orbit, observed.confidence[p]) for p in parts)
-        ]
-    )
+    poses = solve_parts(observed, parts, canonical, orbit)
+    angles = np.stack([poses.yaw, poses.pitch], 1)
     mouth = np.stack([lip_opening(observed.landmarks), lip_width(observed.landmarks) / interocular(observed.landmarks)], 1)
     sharpness, wanted = np.zeros(len(learnt)), dict(zip(learnt.tolist(), range(len(learnt)), strict=True))
     for number, frame in enumerate(read_frames(video, stop=int(learnt[-1]) + 1)):

@@ -5,21 +5,24 @@ Letters: F usable frames, S the side of the crops in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from ..video.clock import FPS
 from ..video.source import Pictures
-from ..video.write import GrayWriter, VideoWriter
+from ..video.write import GrayWriter, VideoWriter, join_films
+from . import stretches
 from .ahead import ahead
 from .detect import apply, invert, warp
 from .looks import Looks, look, looks_of
 from .mask import PersonSegmenter, Plate, certainty_of, mend_mask
+from .passes import Progress
+from .stretches import Stretches
 from .takes import frames_of, split_of
 
 MAX_MOTION = 8.0
@@ -28,57 +31,84 @@ MAX_MOTION = 8.0
 CONTEXT = 1.6
 """Side of the window in which the person is masked, in crops."""
 
-Progress = Callable[[str, float], None]
+CUT = "cut"
+"""The pass's name."""
 
 
 def cut_crops(
     folder: Path,
     video: Path | Pictures,
-    frame_numbers: np.ndarray,
-    crops: np.ndarray,
-    landmarks: np.ndarray,
+    frame_numbers: Int[np.ndarray, " frames"],
+    crops: Float[np.ndarray, "frames 2 3"],
+    landmarks: Float[np.ndarray, "frames 468 2"],
     plate: Plate,
     segment: PersonSegmenter,
     resolution: int,
+    kept: Stretches,
     say: Progress,
 ) -> Looks:
-    """The last pass: aligned crops, masks and an overview. Returns how the face looks in each frame."""
-    size = (resolution, resolution)
-    shown = set(np.linspace(0, len(frame_numbers) - 1, 8).astype(int).tolist())
-    tiles, looks = [], []
-    with (
-        VideoWriter(
-            folder / "frames.mp4", size, FPS, crf=4, full_colour=True, preset="veryfast", causal=True, gop=FPS
-        ) as pictures,
-        GrayWriter(folder / "person.mkv", size) as masks,
-        closing(ahead(_cut(video, frame_numbers, crops, plate, segment, size))) as cut,
-    ):
-        for index, (picture, mask) in enumerate(cut):
-            points = landmarks[index] * resolution
-            pictures.write(picture)
-            masks.write(mask)
-            looks.append(look(picture, points))
-            if index in shown:
-                tiles.append(draw_overview(picture, mask, points))
-            say("cutting", (index + 1) / len(frame_numbers))
+    """The last pass: aligned crops, masks and an overview. Returns how the face looks in each frame.
+
+    Args:
+        folder: of the Capture; gets `frames.mp4`, `person.mkv` and `overview.png`.
+        video: the film.
+        frame_numbers: which of its frames are usable.
+        crops: source pixels to crop pixels.
+        landmarks: positions in the crops, 0..1.
+        plate: the background.
+        segment: gives the person's mask.
+        resolution: S.
+        kept: what an interrupted run has left of this pass.
+        say: told how far it is.
+    """
+    size, frames = (resolution, resolution), len(frame_numbers)
+    shown = set(np.linspace(0, frames - 1, 8).astype(int).tolist())
+    start = kept.rows(CUT, "looks")
+    with closing(ahead(_cut(video, frame_numbers, crops, start, plate, segment, size))) as cut:
+        while start < frames:
+            number, stop = kept.count(CUT), min(start + stretches.STRETCH, frames)
+            looks, tiles = [], []
+            with (
+                VideoWriter(
+                    kept.media(CUT, ".mp4", number), size, FPS, crf=4, full_colour=True, preset="veryfast", causal=True,
+                    gop=FPS, overwrite=True,
+                ) as pictures,
+                GrayWriter(kept.media(CUT, ".mkv", number), size, overwrite=True) as masks,
+            ):  # fmt: skip
+                for index, (picture, mask) in zip(range(start, stop), cut, strict=False):
+                    points = landmarks[index] * resolution
+                    pictures.write(picture)
+                    masks.write(mask)
+                    looks.append(look(picture, points))
+                    if index in shown:
+                        tiles.append(draw_overview(picture, mask, points))
+                    say("cutting", (index + 1) / frames)
+            arrays = {"looks": np.array(looks), "tiles": np.array(tiles, np.uint8).reshape(-1, resolution, resolution, 3)}
+            kept.keep(CUT, arrays, stop == frames)
+            start = stop
+    numbers = range(kept.count(CUT))
+    join_films([kept.media(CUT, ".mp4", number) for number in numbers], folder / "frames.mp4")
+    join_films([kept.media(CUT, ".mkv", number) for number in numbers], folder / "person.mkv")
+    tiles = list(kept.joined(CUT, "tiles"))
     rows = [np.hstack(tiles[i : i + 4]) for i in range(0, len(tiles), 4)]
     cv2.imwrite(str(folder / "overview.png"), np.vstack(rows)[..., ::-1])
-    return looks_of(looks)
+    return looks_of(kept.joined(CUT, "looks"))
 
 
 def _cut(
     video: Path | Pictures,
     frame_numbers: np.ndarray,
     crops: np.ndarray,
+    start: int,
     plate: Plate,
     segment: PersonSegmenter,
     size: tuple[int, int],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Each frame's crop and the person's mask in it."""
+    """The crop of each usable frame from `start` on, and the person's mask in it."""
     # By the training frames alone: test frames must leave no trace in them, not even the plate's resolution.
     behind = _Behind(plate, crops[slice(*split_of(len(crops))["train"])])
     whole = np.full(plate.seen.shape, 255, np.uint8)
-    for crop, frame in zip(crops, frames_of(video, frame_numbers), strict=True):
+    for crop, frame in zip(crops[start:], frames_of(video, frame_numbers[start:]), strict=True):
         picture = warp(frame, crop, size, cubic=True, replicate=True)
         outside = warp(whole, crop, size) < 255
         background, certainty = behind(crop, size)

@@ -5,7 +5,6 @@ Letters: F frames.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -62,6 +61,6 @@ def look(
     )
 
 
-def looks_of(rows: Sequence[tuple[float, float, float, float]]) -> Looks:
+def looks_of(rows: Float[np.ndarray, "frames 4"]) -> Looks:
     """Rows of `look`, one for each frame."""
-    return Looks(*np.array(rows, np.float64).reshape(-1, 4).T)
+    return Looks(*rows.T)

@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float
 from ..video.clock import FPS
 from .checks import MATERIAL, PERSON, PICTURE, Check, Recording, check, judged, time_of, worst
 from .cut import MAX_MOTION
-from .track import FACE_OVAL
 
 CLOSED, OPEN = 0.03, 0.1
 """Lip gaps up to which a mouth is closed and from which on it is wide open; the tracker sees 0.01 to 0.02 where lips touch."""
@@ -194,8 +193,7 @@ def _person(recording: Recording) -> list[Check]:
 
 def face_height(track: dict[str, np.ndarray]) -> float:
     """Median height of the face in the film, pixels."""
-    oval = track["landmarks_source"][:, [FACE_OVAL[0], FACE_OVAL[18]]]
-    return float(np.median(np.linalg.norm(oval[:, 0] - oval[:, 1], axis=-1)))
+    return float(np.median(track["face_height"]))
 
 
 def source_pixels(track: dict[str, np.ndarray]) -> float:

@@ -17,6 +17,7 @@ frame, S side of the pictures in pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import cv2
@@ -122,6 +123,26 @@ class Follower:
     def views(self) -> int:
         """V."""
         return len(self._keys)
+
+    def found(self, start: int, stop: int) -> dict[str, np.ndarray]:
+        """All that frames `start` to `stop` have shown; `go_on` takes it back."""
+        keys = [key for key in self._keys if start <= key[0] < stop]
+        side, firm = (SIDE, SIDE), len(self.points)
+        return {
+            "seen": self.seen[start:stop],
+            "key": self.key[start:stop],
+            "key_frames": np.array([frame for frame, _, _ in keys], np.int64),
+            "key_pictures": np.array([picture for _, picture, _ in keys], np.uint8).reshape(-1, *side),
+            "key_points": np.array([points for _, _, points in keys], np.float64).reshape(-1, firm, 2),
+        }
+
+    def go_on(self, found: Mapping[str, np.ndarray]) -> None:
+        """Follow on behind the frames that have shown this, all from the first on."""
+        self.seen[: len(found["seen"])], self.key[: len(found["key"])] = found["seen"], found["key"]
+        self._keys = [
+            (int(frame), picture, points)
+            for frame, picture, points in zip(found["key_frames"], found["key_pictures"], found["key_points"], strict=True)
+        ]
 
     def _moved(self, picture: np.ndarray, to: np.ndarray, points: np.ndarray) -> np.ndarray:
         """How far `points` of a picture have moved in another one."""

@@ -10,11 +10,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
+from ..camera import Orbit
 from ..video.clock import FPS
 from ..video.read import read_frames
 from ..video.source import Pictures
+from .pose import Poses, solve_clip
 from .track import FACE_OVAL, Track
 
 TEST_PART = 11
@@ -85,13 +87,14 @@ def frames_of(video: Path | Pictures, numbers: Int[np.ndarray, " usable"]) -> It
     number = next(wanted, None)
     if number is None:
         return
-    for count, frame in enumerate(read_frames(video, stop=int(numbers[-1]) + 1)):
+    for count, frame in enumerate(read_frames(video, start=number, stop=int(numbers[-1]) + 1), number):
         if count == number:
             yield frame
             number = next(wanted, None)
 
 
 def select(tracked: Track, index: np.ndarray) -> Track:
+    """Some frames of a track, as a copy."""
     return Track(tracked.landmarks[index], tracked.lids[index], tracked.irises[index], tracked.confidence[index])
 
 
@@ -102,11 +105,18 @@ def parts_of(takes: Sequence[Sequence[int]], split: dict[str, list[int]]) -> lis
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
+def solve_parts(observed: Track, parts: Sequence[slice], canonical: Float[np.ndarray, "468 3"], orbit: Orbit) -> Poses:
+    """Rough poses of usable frames, each part by itself; see `solve_clip`."""
+    return Poses.joined([solve_clip(observed.landmarks[p], canonical, orbit, observed.confidence[p]) for p in parts])
+
+
 def bridge(observed: Track, parts: list[slice]) -> Track:
-    """Fill frames without a face from their neighbours in the same part, or, in an all-lost part, from the clip."""
-    filled = []
+    """Fill frames without a face from their neighbours in the same part, or, in an all-lost part, from the clip.
+
+    They are filled in place: of a long film the landmarks are most of what memory holds.
+    """
     for values in (observed.landmarks, observed.lids, observed.irises):
-        flat = values.reshape(len(values), -1).copy()
+        flat = values.reshape(len(values), -1)
         for part in parts:
             known = np.flatnonzero(observed.found[part])
             rows = flat[part]
@@ -115,5 +125,4 @@ def bridge(observed: Track, parts: list[slice]) -> Track:
             elif len(known) < len(rows):
                 for column in range(flat.shape[1]):
                     rows[:, column] = np.interp(np.arange(len(rows)), known, rows[known, column])
-        filled.append(flat.reshape(values.shape))
-    return Track(filled[0], filled[1], filled[2], observed.confidence)
+    return observed

@@ -126,6 +126,21 @@ class FaceTracker:
             self._last, self._home = face.landmarks, face.landmarks[1]
         return face
 
+    @property
+    def place(self) -> Float[np.ndarray, "469 2"]:
+        """All that it remembers while it is `sure`: where the face was, and where it was last seen. `go_on` takes it back."""
+        nowhere = np.full((LANDMARKS + 1, 2), np.nan)
+        if self._home is not None:
+            nowhere[LANDMARKS] = self._home
+        if self._last is not None:
+            nowhere[:LANDMARKS] = self._last
+        return nowhere
+
+    def go_on(self, place: Float[np.ndarray, "469 2"]) -> None:
+        """Follow on as the tracker did whose `place` this was."""
+        self._last = None if np.isnan(place[0, 0]) else place[:LANDMARKS]
+        self._home = None if np.isnan(place[LANDMARKS, 0]) else place[LANDMARKS]
+
     def everyone(self, image: UInt8[np.ndarray, "height width 3"]) -> list[Face]:
         """All faces in `image` (RGB), whoever is followed."""
         looks = [self._look(image, _region_of_detection(found.box, found.points)) for found in self._detect(image)]
@@ -182,11 +197,14 @@ class FaceTracker:
 
 def track(frames: Iterable[np.ndarray], person: Float[np.ndarray, " embedding"] | None = None) -> Track:
     """Track one face through frames uint8 RGB [H, W, 3], which may be a stream; `person` as for `FaceTracker`."""
-    return stack(_followed(FaceTracker(person), frames))
+    return stack(followed(FaceTracker(person), frames))
 
 
-def _followed(tracker: FaceTracker, frames: Iterable[np.ndarray]) -> Iterator[Face | None]:
-    """The face in each frame; None where, as it turned out later, it was perhaps another one."""
+def followed(tracker: FaceTracker, frames: Iterable[np.ndarray]) -> Iterator[Face | None]:
+    """The face in each frame; None where, as it turned out later, it was perhaps another one.
+
+    Up to `CHECK` frames are looked at before the first of them is answered for.
+    """
     unsure: list[Face | None] = []
     for frame in frames:
         face = tracker(frame)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -223,6 +224,51 @@ class GrayWriter(_Writer):
         """Finish the file and move it to its name."""
         self._container.mux(self._stream.encode(None))
         super().close()
+
+
+def join_films(parts: Sequence[Path], path: Path) -> None:
+    """One film of several that `VideoWriter` or `GrayWriter` wrote alike, without encoding anything again.
+
+    Args:
+        parts: at least one, without sound, and written `causal` if they are of `VideoWriter`.
+        path: the new file, of the same kind.
+
+    Raises:
+        OutputExistsError: `path` exists.
+    """
+    suffix = parts[0].suffix
+    file = _PendingFile(path, suffix, overwrite=False)
+    try:
+        if len(parts) == 1:
+            shutil.copyfile(parts[0], file.partial)
+        else:
+            options = {"fflags": "+bitexact"} if suffix == ".mkv" else {"movflags": "+faststart"}
+            with av.open(str(file.partial), "w", format=_MUXERS[suffix], options=options) as whole:
+                _append(parts, whole)
+        file.commit()
+    finally:
+        file.discard()
+
+
+_MUXERS = {".mp4": "mp4", ".mkv": "matroska"}
+
+
+def _append(parts: Sequence[Path], whole: Any) -> None:
+    """Copy the packets of films into a container, one film after the other; each packet is the next picture."""
+    target: Any = None
+    count = 0
+    for part in parts:
+        with av.open(str(part)) as film:
+            stream: Any = film.streams.video[0]
+            if target is None:
+                target = whole.add_stream_from_template(stream)
+            for packet in film.demux(stream):
+                if packet.dts is None:  # the end of the file
+                    continue
+                packet.pts = packet.dts = round(count / (stream.average_rate * packet.time_base))
+                packet.stream = target
+                whole.mux(packet)
+                count += 1
 
 
 class _PendingFile:

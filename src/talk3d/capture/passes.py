@@ -1,0 +1,109 @@
+"""The first two passes over a film: following the face, then the skin. Each goes on where an interrupted run stopped.
+
+Letters: F frames, S sampled ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from ..video.read import read_frames
+from ..video.source import Pictures
+from . import stretches
+from .steady import Follower
+from .stretches import Stretches
+from .takes import frames_of
+from .track import Face, FaceTracker, Track, followed, stack
+
+FACE, SKIN = "face", "skin"
+"""The passes' names."""
+
+Progress = Callable[[str, float], None]
+
+
+def follow_face(
+    video: Path | Pictures,
+    person: Float[np.ndarray, " embedding"],
+    expected: int,
+    kept: Stretches,
+    say: Progress,
+) -> tuple[Track, UInt8[np.ndarray, "frames 32 32"]]:
+    """The first pass: one person's face in all frames, and a thumbnail of each frame for finding cuts.
+
+    Args:
+        video: the film.
+        person: whom to follow, as `track.embed` gives it.
+        expected: how many frames there are, more or less.
+        kept: what an interrupted run has left of this pass.
+        say: told how far it is.
+    """
+    tracker = FaceTracker(person)
+    if kept.count(FACE):
+        tracker.go_on(kept.newest(FACE, "place"))
+    faces: list[Face | None] = []
+    thumbnails: list[np.ndarray] = []
+
+    def watched(start: int) -> Iterator[np.ndarray]:
+        for number, frame in enumerate(read_frames(video, start=start), start):
+            thumbnails.append(cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA))
+            say("tracking", min(1.0, (number + 1) / expected))
+            yield frame
+
+    def keep(last: bool) -> None:
+        arrays = vars(stack(faces)) | {"thumbnails": np.array(thumbnails, np.uint8).reshape(-1, 32, 32)}
+        kept.keep(FACE, arrays | {"place": tracker.place}, last)
+        faces.clear()
+        thumbnails.clear()
+
+    if not kept.complete(FACE):
+        start = kept.rows(FACE, "confidence")
+        for face in followed(tracker, watched(start)):
+            faces.append(face)
+            if len(faces) >= stretches.STRETCH and len(faces) == len(thumbnails):  # all that was looked at is answered for
+                keep(last=False)
+        keep(last=True)
+    tracked = Track(*(kept.joined(FACE, name) for name in ("landmarks", "lids", "irises", "confidence")))
+    return tracked, kept.joined(FACE, "thumbnails")
+
+
+def follow_skin(
+    video: Path | Pictures,
+    frame_numbers: Int[np.ndarray, " usable"],
+    follower: Follower,
+    sampled: Collection[int],
+    kept: Stretches,
+    say: Progress,
+) -> UInt8[np.ndarray, "samples height width 3"]:
+    """The second pass: shows the follower all usable frames, and returns samples of them.
+
+    Args:
+        video: the film.
+        frame_numbers: which frames of it are usable.
+        follower: of the firm points of the skin.
+        sampled: which of the usable frames to return.
+        kept: what an interrupted run has left of this pass.
+        say: told how far it is.
+    """
+    start, frames = 0, len(frame_numbers)
+    if kept.count(SKIN):
+        found = {name: kept.joined(SKIN, name) for name in follower.found(0, 0)}
+        follower.go_on(found)
+        start = len(found["key"])
+    samples: list[np.ndarray] = []
+    for index, frame in enumerate(frames_of(video, frame_numbers[start:]), start):
+        follower(index, frame)
+        if index in sampled:
+            samples.append(frame)
+        say("steadying", (index + 1) / frames)
+        done = index + 1 - start
+        if done == stretches.STRETCH or index + 1 == frames:
+            chosen = np.array(samples, np.uint8).reshape(-1, *frame.shape)
+            kept.keep(SKIN, follower.found(start, index + 1) | {"samples": chosen}, index + 1 == frames)
+            samples.clear()
+            start = index + 1
+    return kept.joined(SKIN, "samples")
