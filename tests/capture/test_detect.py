@@ -6,6 +6,7 @@ import pytest
 from skimage.transform import AffineTransform
 from skimage.transform import warp as skimage_warp
 
+from talk3d.capture import detect
 from talk3d.capture.detect import Detection, FaceDetector, anchors, apply, invert, overlap, suppress, warp
 
 
@@ -123,3 +124,21 @@ def test_no_face_where_there_is_none(models: None) -> None:
     detect = FaceDetector()
     assert detect(np.full((240, 320, 3), 128, np.uint8)) == []
     assert detect(np.random.default_rng(3).integers(0, 256, (240, 320, 3), dtype=np.uint8)) == []
+
+
+@pytest.mark.parametrize("replicate", [False, True])
+@pytest.mark.parametrize("shrink", [0.4, 1.0, 1.4, 1.9, 2.0, 3.7, 6.0])
+def test_only_what_a_warp_reads_matters(shrink: float, replicate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a window of the picture gives what reading all of it gives, wherever the window lies, also beyond the border."""
+    image = np.random.default_rng(3).integers(0, 256, (240, 360, 3), np.uint8)
+    image = cv2.GaussianBlur(image, (0, 0), 1.0)
+    for x, y in ((180, 120), (20, 30), (350, 235), (-400, 50), (180, 600)):
+        moved = similarity(1 / shrink, 0.3, (0.0, 0.0))
+        moved[:, 2] = 12 - moved[:, :2] @ (x, y)
+        for cubic in (False, True):
+            found = warp(image, moved, (24, 24), cubic=cubic, replicate=replicate)
+            with monkeypatch.context() as patch:
+                patch.setattr(detect, "_window", lambda image, affine, size, block: (image, affine))
+                expected = warp(image, moved, (24, 24), cubic=cubic, replicate=replicate)
+            # OpenCV rounds positions to 1/32 of a pixel, from another corner to another side.
+            assert np.abs(found.astype(int) - expected).max() <= 16

@@ -70,7 +70,7 @@ def cut_crops(
             looks, tiles = [], []
             with (
                 VideoWriter(
-                    kept.media(CUT, ".mp4", number), size, FPS, crf=4, full_colour=True, preset="veryfast", causal=True,
+                    kept.media(CUT, ".mp4", number), size, FPS, crf=6, full_colour=True, preset="ultrafast", causal=True,
                     gop=FPS, overwrite=True,
                 ) as pictures,
                 GrayWriter(kept.media(CUT, ".mkv", number), size, overwrite=True) as masks,

@@ -136,6 +136,7 @@ def warp(
         replicate: repeat the border outwards instead of black.
     """
     shrink = 1 / math.sqrt(abs(float(np.linalg.det(source_to_target[:, :2]))))
+    image, source_to_target = _window(image, source_to_target, size, max(1, int(shrink)))
     if shrink >= 2:  # average whole blocks first, which leaves a scale between 1 and 2
         height, width = image.shape[:2]
         small = max(1, width // int(shrink)), max(1, height // int(shrink))
@@ -154,6 +155,23 @@ def warp(
         flags=cv2.INTER_CUBIC if cubic else cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE if replicate else cv2.BORDER_CONSTANT,
     )
+
+
+def _window(
+    image: np.ndarray, source_to_target: np.ndarray, size: tuple[int, int], block: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The part of a picture that a warp reads, a whole number of blocks from its corner, and the map from there.
+
+    An eye is a fiftieth of a film's frame: blurring all of it would cost more than the network that looks at the eye.
+    """
+    height, width = image.shape[:2]
+    corners = apply(invert(source_to_target), np.array([[0.0, 0.0], [size[0], 0.0], [0.0, size[1]], list(size)]))
+    reach = 6 * block  # what blurring and cubic sampling read around a pixel
+    last = (np.array([width, height]) - 1) // block * block
+    low = np.clip(np.floor((corners.min(axis=0) - reach) / block).astype(int) * block, 0, last)
+    high = np.clip(np.ceil((corners.max(axis=0) + reach) / block).astype(int) * block, low + block, [width, height])
+    shifted = np.column_stack([source_to_target[:, :2], source_to_target[:, 2] + source_to_target[:, :2] @ low])
+    return image[low[1] : high[1], low[0] : high[0]], shifted
 
 
 def invert(affine: Float[np.ndarray, "*batch 2 3"]) -> Float[np.ndarray, "*batch 2 3"]:

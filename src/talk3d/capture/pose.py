@@ -26,6 +26,8 @@ HUBER = 0.006
 """Residuals beyond this, in crop widths, count linearly: about what a well-tracked rigid landmark is off by."""
 
 ITERATIONS = 12
+HOLD = 4e-6
+"""See `fit_views`."""
 CHUNK = 64
 """Frames solved at once: enough to be fast, few enough to stay in the cache."""
 
@@ -86,50 +88,104 @@ def solve_poses(
         weights: trust in each landmark; `rigid_weights` by default.
     """
     weights = rigid_weights(canonical) if weights is None else weights
-    points = torch.from_numpy(np.asarray(canonical, np.float64))
+    points = np.asarray(canonical, np.float64)
     if len(landmarks) == 0:
         return Poses(np.zeros(0), np.zeros(0), np.zeros((0, 2, 3)), np.zeros(0))
-    parts = [_solve(landmarks[i : i + CHUNK], points, orbit, weights) for i in range(0, len(landmarks), CHUNK)]
-    return Poses(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    return Poses.joined([_solve(landmarks[i : i + CHUNK], points, orbit, weights) for i in range(0, len(landmarks), CHUNK)])
 
 
-def _solve(
-    landmarks: np.ndarray, points: torch.Tensor, orbit: Orbit, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """`solve_poses` on a few frames: yaw, pitch, source_from_crop, residual."""
-    landmarks = landmarks.astype(np.float64)
-    frames = len(landmarks)
-    # Unit and origin that make source positions of order one, for a well-conditioned solve.
-    origin = landmarks.mean(axis=1, keepdims=True)
-    unit = np.sqrt(((landmarks - origin) ** 2).sum(axis=(1, 2), keepdims=True) / landmarks.shape[1])
-    target = (landmarks - origin) / unit
-    yaw, pitch = np.zeros(frames), np.zeros(frames)
-    similarity = fit_similarity(_project(orbit, points, yaw, pitch)[0], target, weights)
-    jacobian = np.zeros((*target.shape, 6))  # by yaw, pitch, and the four numbers of the similarity
+def _solve(landmarks: np.ndarray, points: np.ndarray, orbit: Orbit, weights: np.ndarray) -> Poses:
+    """`solve_poses` on a few frames, from a view of the front."""
+    seen, front = landmarks.astype(np.float64), np.zeros(len(landmarks))
+    points, weights = np.broadcast_to(points, (len(seen), *points.shape)), np.broadcast_to(weights, seen.shape[:2])
+    similarity = fit_similarity(project(points, front, front, orbit)[0], seen, weights)
+    yaw, pitch, similarity = fit_views(points, seen, weights, front, front, similarity, orbit, HUBER, ITERATIONS, HOLD)
+    residual = seen - apply_similarity(matrix_of(similarity), project(points, yaw, pitch, orbit)[0])
+    return Poses(yaw, pitch, matrix_of(similarity), root_mean_square(residual, similarity, weights[0]))
+
+
+def fit_views(
+    points: Float[np.ndarray, "frames points 3"],
+    seen: Float[np.ndarray, "frames points 2"],
+    weights: Float[np.ndarray, "frames points"],
+    yaw: Float[np.ndarray, " frames"],
+    pitch: Float[np.ndarray, " frames"],
+    similarity: Float[np.ndarray, "frames 4"],
+    orbit: Orbit,
+    limit: float,
+    steps: int,
+    hold: float,
+) -> tuple[Float[np.ndarray, " frames"], Float[np.ndarray, " frames"], Float[np.ndarray, "frames 4"]]:
+    """Robust Gauss-Newton steps of all frames side by side: yaw, pitch and similarity.
+
+    Args:
+        points: in space, scene units.
+        seen: where they are in the source, pixels.
+        weights: trust in each of them.
+        yaw: to start from, as are the next two; radians.
+        pitch: radians.
+        similarity: from crop positions to source pixels, as `fit_similarity` gives it.
+        orbit: the prior's camera.
+        limit: residuals beyond this, in crop widths, count linearly.
+        steps: at most.
+        hold: of angles, per unit of weight; it keeps a hopeless frame from turning its back.
+    """
+    jacobian = np.zeros((*seen.shape, 6))  # by yaw, pitch, and the four numbers of the similarity
     jacobian[..., 0, 4] = jacobian[..., 1, 5] = 1
-    for _ in range(ITERATIONS):
-        shape, by_yaw, by_pitch = _project(orbit, points, yaw, pitch)  # [F, L, 2]
+    for _ in range(steps):
+        shape, by_yaw, by_pitch = _turned(points, yaw, pitch, orbit)
         linear = matrix_of(similarity)[..., :2].swapaxes(-1, -2)
         jacobian[..., 0], jacobian[..., 1] = by_yaw @ linear, by_pitch @ linear
         jacobian[..., 2] = shape
         jacobian[..., 0, 3], jacobian[..., 1, 3] = -shape[..., 1], shape[..., 0]
-        residual = target - apply_similarity(matrix_of(similarity), shape)
-        trust = weights * robust_weights(residual, similarity)
-        flat = jacobian.reshape(frames, -1, 6)
-        weighted = (jacobian * trust[..., None, None]).reshape(frames, -1, 6).swapaxes(1, 2)
+        residual = seen - apply_similarity(matrix_of(similarity), shape)
+        trust = np.repeat(weights * robust_weights(residual, similarity, limit), 2, axis=1)
+        flat = jacobian.reshape(len(seen), -1, 6)
+        weighted = (flat * trust[..., None]).swapaxes(1, 2)
         normal = weighted @ flat
-        normal[:, [0, 1], [0, 1]] += 1e-4 * weights.sum()  # keeps a hopeless frame from turning its back
-        step = np.linalg.solve(normal, weighted @ residual.reshape(frames, -1, 1))[..., 0]
-        yaw, pitch = yaw + np.clip(step[:, 0], -0.3, 0.3), pitch + np.clip(step[:, 1], -0.3, 0.3)
-        similarity = similarity + step[:, 2:]
-        if np.abs(step).max() < 1e-5:
+        normal[:, [0, 1], [0, 1]] += (hold * weights.sum(axis=1) * (similarity[:, :2] ** 2).sum(axis=1))[:, None]
+        step = np.linalg.solve(normal, weighted @ residual.reshape(len(seen), -1, 1))[..., 0]
+        turn = np.clip(step[:, :2], -0.3, 0.3)
+        yaw, pitch, similarity = yaw + turn[:, 0], pitch + turn[:, 1], similarity + step[:, 2:]
+        if np.abs(turn).max() < 1e-5:
             break
-    shape = _project(orbit, points, yaw, pitch)[0]
-    similarity = fit_similarity(shape, target, trust)
-    residual = target - apply_similarity(matrix_of(similarity), shape)
-    matrix = matrix_of(similarity) * unit
-    matrix[..., 2:] += origin.swapaxes(1, 2)
-    return yaw, pitch, matrix, root_mean_square(residual, similarity, weights)
+    return yaw, pitch, similarity
+
+
+def project(
+    points: Float[np.ndarray, "frames *points 3"],
+    yaw: Float[np.ndarray, " frames"],
+    pitch: Float[np.ndarray, " frames"],
+    orbit: Orbit,
+) -> tuple[Float[np.ndarray, "frames *points 2"], Float[np.ndarray, "frames *points 2 3"]]:
+    """Where each frame's own points appear, 0..1 of its crop, and how that moves with them."""
+    camera = orbit.pose(torch.from_numpy(yaw), torch.from_numpy(pitch)).numpy()
+    axes = camera[:, :3, :3].swapaxes(1, 2)
+    local = (points.reshape(len(points), -1, 3) - camera[:, None, :3, 3]) @ camera[:, :3, :3]
+    depth = local[..., 2:]
+    across = local[..., :2] / depth
+    slope = (orbit.focal / depth)[..., None] * (axes[:, None, :2] - across[..., None] * axes[:, None, 2:])
+    shape = points.shape[:-1]
+    return (0.5 + orbit.focal * across).reshape(*shape, 2), slope.reshape(*shape, 2, 3)
+
+
+def _turned(points: np.ndarray, yaw: np.ndarray, pitch: np.ndarray, orbit: Orbit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where points [F, P, 3] appear [F, P, 2], and the derivatives of that by yaw and by pitch."""
+    step = 1e-5  # central differences of a camera's few numbers are exact to ten digits in float64
+    yaws, pitches = (
+        np.concatenate([yaw, yaw + step, yaw - step, yaw, yaw]),
+        np.concatenate([pitch, pitch, pitch, pitch + step, pitch - step]),
+    )
+    camera, left, right, up, down = np.split(orbit.pose(torch.from_numpy(yaws), torch.from_numpy(pitches)).numpy()[:, :3], 5)
+    away = points - camera[:, None, :, 3]
+    local = away @ camera[..., :3]
+    across, focal = local[..., :2] / local[..., 2:], orbit.focal / local[..., 2:]
+
+    def by(change: np.ndarray) -> np.ndarray:
+        moved = away @ change[..., :3] - change[:, None, :, 3] @ camera[..., :3]
+        return focal * (moved[..., :2] - across * moved[..., 2:])
+
+    return 0.5 + orbit.focal * across, by((left - right) / (2 * step)), by((up - down) / (2 * step))
 
 
 def solve_clip(
@@ -156,18 +212,18 @@ def solve_clip(
     points = torch.from_numpy(np.asarray(canonical, np.float64))
     chunks = [slice(i, i + CHUNK) for i in range(0, len(landmarks), CHUNK)]
 
-    def project(part: slice) -> np.ndarray:
+    def look(part: slice) -> np.ndarray:
         return orbit.project(points, torch.from_numpy(yaw[part]), torch.from_numpy(pitch[part])).numpy()
 
     fitted = []
     for part in chunks:
-        shape, matrix = project(part), rough.source_from_crop[part]
+        shape, matrix = look(part), rough.source_from_crop[part]
         believed = weights * robust_weights(landmarks[part] - apply_similarity(matrix, shape), matrix[:, :, 0])
         fitted.append(fit_similarity(shape, landmarks[part], believed))
     similarity = smooth(np.concatenate(fitted), trust, period)
     matrix = matrix_of(similarity)
     residual = [
-        root_mean_square(landmarks[part] - apply_similarity(matrix[part], project(part)), similarity[part], weights)
+        root_mean_square(landmarks[part] - apply_similarity(matrix[part], look(part)), similarity[part], weights)
         for part in chunks
     ]
     return Poses(yaw, pitch, matrix, np.concatenate(residual))
@@ -212,18 +268,6 @@ def smooth(
     for i in range(frames - 2, -1, -1):
         x[i] -= one[i + 1] * x[i + 1] + (two[i + 2] * x[i + 2] if i + 2 < frames else 0)
     return x
-
-
-def _project(
-    orbit: Orbit, points: torch.Tensor, yaw: np.ndarray, pitch: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Projected points [F, L, 2] and their derivatives by yaw and by pitch."""
-    # Central differences in float64 are exact to ten digits here and much cheaper than automatic ones.
-    step = 1e-5
-    yaws = torch.from_numpy(np.concatenate([yaw, yaw + step, yaw - step, yaw, yaw]))
-    pitches = torch.from_numpy(np.concatenate([pitch, pitch, pitch, pitch + step, pitch - step]))
-    shape, left, right, up, down = np.split(orbit.project(points, yaws, pitches).numpy(), 5)
-    return shape, (left - right) / (2 * step), (up - down) / (2 * step)
 
 
 def fit_similarity(shape: np.ndarray, target: np.ndarray, weights: np.ndarray) -> np.ndarray:

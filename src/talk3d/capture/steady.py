@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
 from ..camera import Orbit
@@ -32,7 +31,9 @@ from .pose import (
     Poses,
     apply_similarity,
     fit_similarity,
+    fit_views,
     matrix_of,
+    project,
     rigid_weights,
     robust_weights,
     root_mean_square,
@@ -62,8 +63,8 @@ ANCHORS = slice(None, None, 6)
 """Of the tracked landmarks, those that count beside the points: they only say which way a head looks on the whole..."""
 ANCHOR = 0.012
 """...at this weight."""
-ROUNDS = 8
-"""Of solving points and poses in turns."""
+ROUNDS, STEPS = 8, 4
+"""Of solving points and poses in turns, and of the poses each time."""
 MOST = 400
 """Frames that say where the points are, evenly spread over the training part."""
 PERIOD = 6.0
@@ -203,8 +204,8 @@ def _place(
         known = key[part] >= 0
         linear = np.linalg.inv(poses.source_from_crop[part, :, :2])
         there = seen[part] - poses.source_from_crop[part, None, None, :, 2]
-        there = np.einsum("fij,fkrj->fkri", linear, there)  # 0..1 of the crop
-        shape, slope = _project_each(cloud[key[part]], poses.yaw[part], poses.pitch[part], orbit)
+        there = there @ linear[:, None].swapaxes(-1, -2)  # 0..1 of the crop
+        shape, slope = project(cloud[key[part]], poses.yaw[part], poses.pitch[part], orbit)
         residual = there - shape
         length = np.linalg.norm(residual, axis=-1)
         weight = known[..., None] / np.maximum(length / SLIP, 1)
@@ -216,19 +217,6 @@ def _place(
     moved = cloud + np.linalg.solve(normal, (moment + hold * (start - cloud))[..., None])[..., 0]
     slip = np.sqrt(slips[0] / np.maximum(slips[1], 1))
     return moved, 1 / (1 + (slip / np.median(slip)) ** 2) ** 2
-
-
-def _project_each(points: np.ndarray, yaw: np.ndarray, pitch: np.ndarray, orbit: Orbit) -> tuple[np.ndarray, np.ndarray]:
-    """Where points [F, ..., 3] of each frame appear, 0..1 of its crop, [F, ..., 2]; and their slopes [F, ..., 2, 3]."""
-    camera = orbit.pose(torch.from_numpy(yaw), torch.from_numpy(pitch)).numpy()
-    axes = camera[:, :3, :3].swapaxes(1, 2)
-    flat = points.reshape(len(points), -1, 3) - camera[:, None, :3, 3]
-    local = np.einsum("fij,fpj->fpi", axes, flat)
-    depth = local[..., 2:]
-    across = local[..., :2] / depth
-    slope = orbit.focal / depth[..., None] * (axes[:, None, :2] - across[..., None] * axes[:, None, 2:])
-    shape = points.shape[:-1]
-    return (0.5 + orbit.focal * across).reshape(*shape, 2), slope.reshape(*shape, 2, 3)
 
 
 def _witnesses(
@@ -263,27 +251,10 @@ def _pose(
 
 
 def _solve(points: np.ndarray, seen: np.ndarray, weights: np.ndarray, poses: Poses, orbit: Orbit) -> Poses:
-    yaw, pitch, matrix = poses.yaw.copy(), poses.pitch.copy(), poses.source_from_crop
+    matrix = poses.source_from_crop
     similarity = np.stack([matrix[:, 0, 0], matrix[:, 1, 0], matrix[:, 0, 2], matrix[:, 1, 2]], axis=-1)
-    step, frames = 1e-5, len(points)
-    jacobian = np.zeros((*seen.shape, 6))  # by yaw, pitch, and the four numbers of the similarity
-    jacobian[..., 0, 4] = jacobian[..., 1, 5] = 1
-    for _ in range(4):
-        shape = _project_each(points, yaw, pitch, orbit)[0]
-        by_yaw = _project_each(points, yaw + step, pitch, orbit)[0] - _project_each(points, yaw - step, pitch, orbit)[0]
-        by_pitch = _project_each(points, yaw, pitch + step, orbit)[0] - _project_each(points, yaw, pitch - step, orbit)[0]
-        turned = matrix_of(similarity)[..., :2].swapaxes(-1, -2)
-        jacobian[..., 0], jacobian[..., 1] = by_yaw @ turned / (2 * step), by_pitch @ turned / (2 * step)
-        jacobian[..., 2] = shape
-        jacobian[..., 0, 3], jacobian[..., 1, 3] = -shape[..., 1], shape[..., 0]
-        residual = seen - apply_similarity(matrix_of(similarity), shape)
-        weight = np.repeat(weights * robust_weights(residual, similarity, SLIP), 2, axis=1)
-        flat = jacobian.reshape(frames, -1, 6)
-        weighted = (flat * weight[..., None]).swapaxes(1, 2)
-        change = np.linalg.solve(weighted @ flat, weighted @ residual.reshape(frames, -1, 1))[..., 0]
-        yaw, pitch = yaw + np.clip(change[:, 0], -0.3, 0.3), pitch + np.clip(change[:, 1], -0.3, 0.3)
-        similarity = similarity + change[:, 2:]
-    residual = seen - apply_similarity(matrix_of(similarity), _project_each(points, yaw, pitch, orbit)[0])
+    yaw, pitch, similarity = fit_views(points, seen, weights, poses.yaw, poses.pitch, similarity, orbit, SLIP, STEPS, 0.0)
+    residual = seen - apply_similarity(matrix_of(similarity), project(points, yaw, pitch, orbit)[0])
     # What everything else knows as a frame's residual is that of its landmarks.
     tracked = slice(-len(range(468)[ANCHORS]), None)
     return Poses(yaw, pitch, matrix_of(similarity), root_mean_square(residual[:, tracked], similarity, weights[0, tracked]))
@@ -302,7 +273,7 @@ def _smoothed(
     for begin in range(0, len(index), CHUNK):
         some = slice(begin, begin + CHUNK)
         points, seen, weights = _witnesses(cloud, trust, follower, index[some], canonical)
-        shape = _project_each(points, yaw[some], pitch[some], orbit)[0]
+        shape = project(points, yaw[some], pitch[some], orbit)[0]
         matrix = poses.source_from_crop[some]
         believed = weights * robust_weights(seen - apply_similarity(matrix, shape), matrix[:, :, 0], SLIP)
         fitted.append(fit_similarity(shape, seen, believed))

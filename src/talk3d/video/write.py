@@ -112,7 +112,8 @@ class VideoWriter(_Writer):
         self._reformatter = VideoReformatter()
         options = {"crf": str(crf), "preset": preset, "g": str(gop)}
         if causal:
-            options["tune"] = "zerolatency"
+            # With several threads pictures are cut into as many slices: files would differ from machine to machine.
+            options |= {"tune": "zerolatency", "threads": "1"}
         self._video = self._container.add_stream("libx264", rate=fps, options=options)
         self._video.width, self._video.height, self._video.pix_fmt = width, height, self._pixels
         context = self._video.codec_context
