@@ -3,7 +3,8 @@
     python benchmarks/planted_offsets.py CAPTURE [CAPTURE ...]
 
 Only training frames are looked at, as `talk3d prepare` does. What the expert finds in the capture as it is, which is printed
-too, counts as in step; for synthetic films it should be 0. `believed` says how often it was sure enough to move the sound by itself.
+too, counts as in step; for synthetic films it should be 0. `believed` says how often it was sure enough to move the sound by
+itself.
 """
 
 import argparse

@@ -175,6 +175,7 @@ def make_recording() -> MakeRecording:
             "sounding": Sounding(-20.0, -20.0, -55.0, 35.0, 8000.0, 0.8 * frames / 25, frames / 25),
             "lateness": Lateness(0.1, 0.4, 0.0),
             "drift": Drift(0.1, 0.3, 0.0, 0.1, 11),
+            "notes": [],
         }
         curves = {name: changes.pop(name) for name in list(changes) if name in track}
         seen = {name: changes.pop(name) for name in list(changes) if name in vars(looks)}

@@ -111,6 +111,13 @@ def test_complaints_come_first_with_advice_and_pictures(
     assert "class='bad'" in text
 
 
+def test_what_is_said_of_the_film_stands_on_the_page(shown: Callable[..., str]) -> None:
+    assert "About the film" not in shown()
+    text = shown(notes=["It is HDR <PQ>; colours were mapped."])
+    assert Tags(text).open == []
+    assert "It is HDR &lt;PQ&gt;; colours were mapped." in text
+
+
 def test_curves_lie_at_the_films_own_times(shown: Callable[..., str], make_recording: Callable[..., Recording]) -> None:
     """What was left out is a gap: curves of the first half of a film end in the middle of the chart."""
     lines = re.findall(r"<polyline points='([^']*)'", shown(**bad(make_recording)))

@@ -58,6 +58,8 @@ class Recording:
     sounding: Sounding
     lateness: Lateness
     drift: Drift
+    notes: Sequence[str]
+    """What a person should know about the film as it was read, in sentences."""
 
     @property
     def frames(self) -> int:

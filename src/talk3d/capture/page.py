@@ -60,6 +60,7 @@ def render(
         "What this recording is like",
         f"""<p class='verdict {grade(checks)}'>{text(sentence(checks, recording.seconds))}</p>
 <p>{text(about)}</p>
+{"<h2>About the film</h2>" + bullets(recording.notes, "notes") if recording.notes else ""}
 {_advice(checks)}
 {"<h2>Mended</h2>" + bullets(mended, "mended") if mended else ""}
 <h2>Checks</h2>{_table(checks)}

@@ -76,10 +76,10 @@ def review(
         sounding=listen(samples, voiced),
         lateness=lateness,
         drift=drift,
+        notes=found.notes,
     )
     checks = all_checks(recording)
     described = describe(recording, config, checks, float(plate.seen.mean()), found.asked)
-    described["warnings"] = [*found.notes, *described["warnings"]]
     write_whole(folder / "report.json", (json.dumps(described, indent=1) + "\n").encode())
     write_whole(folder / "report.html", render(recording, checks, config, folder, video).encode())
 
@@ -130,7 +130,7 @@ def describe(
         "verdict": sentence(checks, recording.seconds),
         "grade": grade(checks),
         "checks": [asdict(check) for check in checks],
-        "warnings": [f"{check.why} {check.advice}" for check in checks if check.verdict != "pass"],
+        "warnings": [*recording.notes, *(f"{check.why} {check.advice}" for check in checks if check.verdict != "pass")],
         "mended": [check.why for check in checks if check.verdict == "pass" and check.why],
         "frames": {
             "decoded": recording.decoded,
