@@ -71,12 +71,16 @@ def test_another_person_after_a_cut_is_not_followed(ben: np.ndarray, mira: np.nd
     frames = np.concatenate([ben, mira, ben])
     who = embed(ben[0], FaceTracker()(ben[0]).landmarks)
     tracked = track(frames, who)
-    # From the last moment at which it was sure to the next one at which it is not, nothing is taken.
-    assert tracked.found[:51].all()
-    assert not tracked.found[60:120].any()
-    assert tracked.found[121:].all()
+    assert np.array_equal(tracked.found, np.repeat([True, False, True], 60))
     thumbnails = np.zeros((len(frames), 32, 32), np.uint8)  # a film that does not give the cuts away
     assert all(stop <= 60 or start >= 120 for start, stop in find_takes(tracked, thumbnails))
+
+
+def test_another_person_who_shows_only_briefly_is_not_taken_either(ben: np.ndarray, mira: np.ndarray) -> None:
+    """Between two moments of making sure: the jumps themselves are reason enough."""
+    frames = np.concatenate([ben[:35], mira[:9], ben[35:], mira[:5]])
+    tracked = track(frames, embed(ben[0], FaceTracker()(ben[0]).landmarks))
+    assert np.array_equal(tracked.found, np.repeat([True, False, True, False], [35, 9, 25, 5]))
 
 
 def test_a_lost_face_is_found_again_where_it_reappears_and_not_where_another_one_is(ben: np.ndarray, mira: np.ndarray) -> None:

@@ -44,7 +44,7 @@ def follow_face(
     """
     tracker = FaceTracker(person)
     if kept.count(FACE):
-        tracker.go_on(kept.newest(FACE, "place"))
+        tracker.go_on({name: kept.newest(FACE, name) for name in tracker.memory()})
     faces: list[Face | None] = []
     thumbnails: list[np.ndarray] = []
 
@@ -56,7 +56,7 @@ def follow_face(
 
     def keep(last: bool) -> None:
         arrays = vars(stack(faces)) | {"thumbnails": np.array(thumbnails, np.uint8).reshape(-1, 32, 32)}
-        kept.keep(FACE, arrays | {"place": tracker.place}, last)
+        kept.keep(FACE, arrays | tracker.memory(), last)
         faces.clear()
         thumbnails.clear()
 

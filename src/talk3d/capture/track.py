@@ -9,7 +9,7 @@ al., "Real-time Pupil Tracking from Monocular Video for Digital Puppetry", 2020.
 Letters: F frames.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -50,6 +50,11 @@ SAME = 0.85
 stays above 0.93; faces of two films have 0.1 to 0.93, so that it tells most people apart, and not all."""
 CHECK = 25
 """Frames after which the tracker makes sure that it still follows the same person."""
+JUMP = 20.0
+"""Levels of 255 by which the face's picture changes from one frame to the next, on average, where somebody else may have come
+into its place. Moving heads change by 3 to 15, in a quick turn by 25, at a cut by 40 and more."""
+GLIMPSE = 8
+"""Pixels of the network's input from one to the next that are compared for that."""
 
 FACE_HEIGHT, FACE_MIDDLE = 0.63, 0.58
 """How high a face's landmarks are, and where their middle lies from the top, in the pictures that HeadNet was trained on."""
@@ -86,7 +91,8 @@ class FaceTracker:
     """Call it with one frame after the other; it looks where the face was, and searches again when it is gone.
 
     Of several faces it takes the largest, and then keeps to the one nearest to where it was. If it is told whom to follow, it
-    takes the one who looks most like that person, none who does not, and makes sure of it once a second.
+    takes the one who looks most like that person, none who does not, and makes sure of it once a second and where the picture
+    jumps.
 
     Args:
         person: embedding of the person to follow, as `embed` gives it; None to take anyone.
@@ -103,43 +109,52 @@ class FaceTracker:
         self._person = person
         self._last: np.ndarray | None = None
         self._home: np.ndarray | None = None
+        self._image: np.ndarray | None = None
+        self._glimpse = np.zeros((0, 0, 3), np.uint8)
         self._since_check = 0
         self.sure = True
         """Whether the last frame's answer is known to be about the right person; if not, one of the next `CHECK` will tell."""
         self.mistaken = False
         """Whether the frames since it was last sure may show somebody else."""
+        self.broken_off: bool | None = None
+        """Where the picture jumped, or the face was lost: whether the frames before, since it was last sure, show another."""
 
     def __call__(self, image: UInt8[np.ndarray, "height width 3"]) -> Face | None:
         """The face in `image` (RGB), or None."""
-        face = None if self._last is None else self._look(image, _region_of_landmarks(self._last))
+        before, glimpse = self._last, self._glimpse
+        face = None if before is None else self._look(image, _region_of_landmarks(before))
+        jumped = before is not None and (face is None or _change(glimpse, self._glimpse) > JUMP)
+        self.broken_off = None
+        if jumped and self._image is not None and before is not None:
+            self.broken_off = self._likeness(self._image, before) < SAME
         self._since_check += 1
-        self.sure, self.mistaken = self._person is None or self._since_check >= CHECK, False
-        if face is not None and self.sure and self._likeness(image, face) < SAME:
-            face, self.mistaken = None, True
+        self.sure, self.mistaken = self._person is None or jumped or self._since_check >= CHECK, False
+        if face is not None and self.sure and self._likeness(image, face.landmarks) < SAME:
+            face, self.mistaken = None, not jumped
         if face is None:
             face, self.sure = self._search(image), True
         if self.sure:
             self._since_check = 0
+        self._image = None if self.sure else image
         if face is None:
             self._last = None
         else:
             self._last, self._home = face.landmarks, face.landmarks[1]
         return face
 
-    @property
-    def place(self) -> Float[np.ndarray, "469 2"]:
-        """All that it remembers while it is `sure`: where the face was, and where it was last seen. `go_on` takes it back."""
-        nowhere = np.full((LANDMARKS + 1, 2), np.nan)
-        if self._home is not None:
-            nowhere[LANDMARKS] = self._home
-        if self._last is not None:
-            nowhere[:LANDMARKS] = self._last
-        return nowhere
+    def memory(self) -> dict[str, np.ndarray]:
+        """All that it remembers while it is `sure`; `go_on` takes it back."""
+        nowhere = np.full((LANDMARKS, 2), np.nan)
+        return {
+            "face": nowhere if self._last is None else self._last,
+            "home": nowhere[0] if self._home is None else self._home,
+            "glimpse": self._glimpse,
+        }
 
-    def go_on(self, place: Float[np.ndarray, "469 2"]) -> None:
-        """Follow on as the tracker did whose `place` this was."""
-        self._last = None if np.isnan(place[0, 0]) else place[:LANDMARKS]
-        self._home = None if np.isnan(place[LANDMARKS, 0]) else place[LANDMARKS]
+    def go_on(self, memory: Mapping[str, np.ndarray]) -> None:
+        """Follow on as the tracker did whose `memory` this was."""
+        self._last, self._home = (None if np.isnan(memory[name]).any() else memory[name] for name in ("face", "home"))
+        self._glimpse = memory["glimpse"]
 
     def everyone(self, image: UInt8[np.ndarray, "height width 3"]) -> list[Face]:
         """All faces in `image` (RGB), whoever is followed."""
@@ -150,7 +165,7 @@ class FaceTracker:
         """The face to follow from here on, if it is there."""
         if self._person is not None:
             faces = self.everyone(image)
-            likeness = [self._likeness(image, face) for face in faces]
+            likeness = [self._likeness(image, face.landmarks) for face in faces]
             return faces[int(np.argmax(likeness))] if max(likeness, default=0.0) >= SAME else None
         home = self._home
 
@@ -163,14 +178,15 @@ class FaceTracker:
                 return face
         return None
 
-    def _likeness(self, image: np.ndarray, face: Face) -> float:
-        """Cosine to the person who is followed."""
-        return 1.0 if self._person is None else float(embed(image, face.landmarks) @ self._person)
+    def _likeness(self, image: np.ndarray, landmarks: np.ndarray) -> float:
+        """Cosine of a face to the person who is followed."""
+        return 1.0 if self._person is None else float(embed(image, landmarks) @ self._person)
 
     def _look(self, image: np.ndarray, region: np.ndarray) -> Face | None:
         side = self._mesh.input_shape[1]
         to_input = side * region
         crop = warp(image, to_input, (side, side))
+        self._glimpse = np.ascontiguousarray(crop[::GLIMPSE, ::GLIMPSE])
         outputs = {output.size: output.reshape(-1) for output in self._mesh(crop[None].astype(np.float32) / 255)}
         confidence = float(1 / (1 + np.exp(-outputs[1][0])))
         if confidence < MIN_CONFIDENCE:
@@ -208,6 +224,9 @@ def followed(tracker: FaceTracker, frames: Iterable[np.ndarray]) -> Iterator[Fac
     unsure: list[Face | None] = []
     for frame in frames:
         face = tracker(frame)
+        if tracker.broken_off is not None:
+            yield from [None] * len(unsure) if tracker.broken_off else unsure
+            unsure.clear()
         if tracker.mistaken:
             unsure = [None] * len(unsure)
         unsure.append(face)
@@ -309,6 +328,11 @@ def _region_of_landmarks(landmarks: np.ndarray) -> np.ndarray:
     upright = landmarks @ turn.T
     low, high = upright.min(axis=0), upright.max(axis=0)
     return _square(turn.T @ ((low + high) / 2), 1.5 * float((high - low).max()), along)
+
+
+def _change(before: np.ndarray, now: np.ndarray) -> float:
+    """Mean difference of two glimpses, levels of 255; 0 if there was none."""
+    return float(np.abs(now.astype(np.int16) - before).mean()) if before.shape == now.shape and now.size else 0.0
 
 
 def _square(centre: np.ndarray, side: float, along: np.ndarray) -> np.ndarray:
