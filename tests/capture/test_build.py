@@ -18,7 +18,7 @@ from talk3d.camera import Orbit
 from talk3d.capture import stretches
 from talk3d.capture.artifact import Capture
 from talk3d.capture.detect import warp
-from talk3d.capture.takes import find_takes, split_of
+from talk3d.capture.takes import Scenes, find_takes, split_of
 from talk3d.capture.track import Track, track
 from talk3d.errors import (
     ArtifactError,
@@ -176,7 +176,7 @@ def test_the_split(frames: int) -> None:
 # ------------------------------------------------------------------------------------------------------------- takes
 
 
-def planted_track(frames: int, lost: list[int] = []) -> tuple[Track, np.ndarray]:  # noqa: B006
+def planted_track(frames: int, lost: list[int] = []) -> tuple[Track, Scenes]:  # noqa: B006
     landmarks = np.zeros((frames, 468, 2))
     landmarks[:, 10], landmarks[:, 152], landmarks[:, 1] = (100, 50), (100, 150), (100, 100)
     confidence = np.ones(frames)
@@ -184,7 +184,8 @@ def planted_track(frames: int, lost: list[int] = []) -> tuple[Track, np.ndarray]
     landmarks[lost] = np.nan
     empty = np.zeros((frames, 2, 16, 2))
     thumbnails = np.full((frames, 32, 32), 100, np.uint8) + np.arange(32, dtype=np.uint8)
-    return Track(landmarks, empty, empty[:, :, 0], confidence), thumbnails
+    person, looked = np.eye(3)[:1], np.arange(0, frames, 25)
+    return Track(landmarks, empty, empty[:, :, 0], confidence), Scenes(thumbnails, looked, person[0 * looked], person)
 
 
 def test_an_unbroken_film_is_one_take() -> None:
@@ -200,15 +201,25 @@ def test_a_lost_face_splits_and_short_stretches_are_dropped() -> None:
 
 
 def test_another_scene_is_left_out_and_a_jump_cut_is_a_seam() -> None:
-    tracked, thumbnails = planted_track(300)
-    thumbnails[200:] += 60
-    assert find_takes(tracked, thumbnails) == [[0, 200]]
-    tracked, thumbnails = planted_track(300)
+    tracked, scenes = planted_track(300)
+    scenes.thumbnails[200:] += 60
+    assert find_takes(tracked, scenes) == [[0, 200]]
+    tracked, scenes = planted_track(300)
     tracked.landmarks[120:] += (40, 0)
-    assert find_takes(tracked, thumbnails) == [[0, 120], [120, 300]]
-    closer, thumbnails = planted_track(300)
+    assert find_takes(tracked, scenes) == [[0, 120], [120, 300]]
+    closer, scenes = planted_track(300)
     closer.landmarks[200:] *= 2
-    assert find_takes(closer, thumbnails) == [[0, 200]]
+    assert find_takes(closer, scenes) == [[0, 200]]
+
+
+@pytest.mark.parametrize(("likeness", "takes"), [(0.97, [[0, 120], [120, 300]]), (0.9, [[0, 120]])])
+def test_who_looks_like_another_person_all_through_a_stretch_is_one(likeness: float, takes: list[list[int]]) -> None:
+    """However long the stretch is; a look now and then that fits badly is none."""
+    tracked, scenes = planted_track(300)
+    tracked.landmarks[120:] += (40, 0)
+    scenes.looks[1] = (0.8, 0.6, 0)
+    scenes.looks[5:] = (likeness, np.sqrt(1 - likeness**2), 0)
+    assert find_takes(tracked, scenes) == takes
 
 
 def test_a_film_with_a_faceless_part(

@@ -7,7 +7,7 @@ import pytest
 
 import talk3d
 from talk3d.capture.people import choose_person, find_people, portraits
-from talk3d.capture.takes import find_takes
+from talk3d.capture.takes import Scenes, find_takes
 from talk3d.capture.track import FaceTracker, embed, track
 from talk3d.errors import ConfigError
 from talk3d.video.read import read_frames
@@ -29,6 +29,11 @@ def smaller(frames: np.ndarray) -> np.ndarray:
     result = np.full_like(frames, 96)
     result[:, 64:192, 64:192] = frames[:, ::2, ::2]
     return result
+
+
+def looks(frames: np.ndarray) -> np.ndarray:
+    tracker = FaceTracker()
+    return np.stack([embed(frame, tracker(frame).landmarks) for frame in frames[::8]])
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +66,7 @@ def test_one_person_is_one(ben: np.ndarray) -> None:
 
 def test_the_person_asked_for_is_followed_however_large_another_one_is(ben: np.ndarray, mira: np.ndarray) -> None:
     frames = beside(mira, smaller(ben))
-    who = embed(ben[0], FaceTracker()(ben[0]).landmarks)
+    who = looks(ben)
     middles = track(frames[:30], who).landmarks[..., 0].mean(axis=1)
     assert (middles > 256).all()
     assert (track(frames[:3]).landmarks[..., 0].mean(axis=1) < 256).all()  # nobody said whom: the largest
@@ -69,24 +74,25 @@ def test_the_person_asked_for_is_followed_however_large_another_one_is(ben: np.n
 
 def test_another_person_after_a_cut_is_not_followed(ben: np.ndarray, mira: np.ndarray) -> None:
     frames = np.concatenate([ben, mira, ben])
-    who = embed(ben[0], FaceTracker()(ben[0]).landmarks)
+    who = looks(ben)
     tracked = track(frames, who)
     assert np.array_equal(tracked.found, np.repeat([True, False, True], 60))
     thumbnails = np.zeros((len(frames), 32, 32), np.uint8)  # a film that does not give the cuts away
-    assert all(stop <= 60 or start >= 120 for start, stop in find_takes(tracked, thumbnails))
+    scenes = Scenes(thumbnails, np.zeros(0, np.int64), who[:0], who)
+    assert all(stop <= 60 or start >= 120 for start, stop in find_takes(tracked, scenes))
 
 
 def test_another_person_who_shows_only_briefly_is_not_taken_either(ben: np.ndarray, mira: np.ndarray) -> None:
     """Between two moments of making sure: the jumps themselves are reason enough."""
     frames = np.concatenate([ben[:35], mira[:9], ben[35:], mira[:5]])
-    tracked = track(frames, embed(ben[0], FaceTracker()(ben[0]).landmarks))
+    tracked = track(frames, looks(ben))
     assert np.array_equal(tracked.found, np.repeat([True, False, True, False], [35, 9, 25, 5]))
 
 
 def test_a_lost_face_is_found_again_where_it_reappears_and_not_where_another_one_is(ben: np.ndarray, mira: np.ndarray) -> None:
     nobody = np.full_like(ben[:10], 96)
     frames = np.concatenate([beside(ben[:20], mira[:20]), beside(nobody, mira[20:30]), beside(mira[30:40], ben[30:40])])
-    tracked = track(frames, embed(ben[0], FaceTracker()(ben[0]).landmarks))
+    tracked = track(frames, looks(ben))
     middles = tracked.landmarks[..., 0].mean(axis=1)
     assert (middles[:20] < 256).all()
     assert not tracked.found[20:30].any()

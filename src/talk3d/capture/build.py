@@ -116,8 +116,8 @@ def prepare(
         "canonical": canonical.tolist(), "orbit": asdict(orbit), "resolution": resolution, "seconds": seconds, "face": face,
     }  # fmt: skip
     with keeping(output, about) as kept:
-        tracked, thumbnails = follow_face(video, people[chosen].embedding, frames_in(info.duration), kept, say)
-        takes = find_takes(tracked, thumbnails)
+        tracked, scenes = follow_face(video, np.stack(people[chosen].looks), frames_in(info.duration), kept, say)
+        takes = find_takes(tracked, scenes)
         if not takes:
             found = float(np.mean(tracked.confidence > 0)) if len(tracked.confidence) else 0.0
             raise NoFaceError(
@@ -132,7 +132,7 @@ def prepare(
         split = split_of(len(frame_numbers))
         parts = parts_of(takes, split)
         observed = bridge(select(tracked, frame_numbers), parts)
-        del tracked, thumbnails  # of a long film they are half of what memory holds
+        del tracked, scenes  # of a long film they are half of what memory holds
 
         say("posing", 0.0)
         segment = PersonSegmenter()

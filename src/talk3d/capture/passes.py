@@ -5,7 +5,7 @@ Letters: F frames, S sampled ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import cv2
@@ -17,8 +17,8 @@ from ..video.source import Pictures
 from . import stretches
 from .steady import Follower
 from .stretches import Stretches
-from .takes import frames_of
-from .track import Face, FaceTracker, Track, followed, stack
+from .takes import Scenes, frames_of
+from .track import Face, FaceTracker, Track, stack
 
 FACE, SKIN = "face", "skin"
 """The passes' names."""
@@ -28,16 +28,16 @@ Progress = Callable[[str, float], None]
 
 def follow_face(
     video: Path | Pictures,
-    person: Float[np.ndarray, " embedding"],
+    person: Float[np.ndarray, "looks embedding"],
     expected: int,
     kept: Stretches,
     say: Progress,
-) -> tuple[Track, UInt8[np.ndarray, "frames 32 32"]]:
-    """The first pass: one person's face in all frames, and a thumbnail of each frame for finding cuts.
+) -> tuple[Track, Scenes]:
+    """The first pass: one person's face in all frames, and what tells one scene and one person from another.
 
     Args:
         video: the film.
-        person: whom to follow, as `track.embed` gives it.
+        person: whom to follow, see `FaceTracker`.
         expected: how many frames there are, more or less.
         kept: what an interrupted run has left of this pass.
         say: told how far it is.
@@ -48,27 +48,28 @@ def follow_face(
     faces: list[Face | None] = []
     thumbnails: list[np.ndarray] = []
 
-    def watched(start: int) -> Iterator[np.ndarray]:
-        for number, frame in enumerate(read_frames(video, start=start), start):
-            thumbnails.append(cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA))
-            say("tracking", min(1.0, (number + 1) / expected))
-            yield frame
-
     def keep(last: bool) -> None:
-        arrays = vars(stack(faces)) | {"thumbnails": np.array(thumbnails, np.uint8).reshape(-1, 32, 32)}
-        kept.keep(FACE, arrays | tracker.memory(), last)
-        faces.clear()
-        thumbnails.clear()
+        scenes = {
+            "thumbnails": np.array(thumbnails, np.uint8).reshape(-1, 32, 32),
+            "looked": np.array([frame for frame, _ in tracker.looks], np.int64),
+            "looks": np.array([look for _, look in tracker.looks], np.float64).reshape(-1, person.shape[1]),
+        }
+        kept.keep(FACE, vars(stack(faces)) | scenes | tracker.memory(), last)
+        for done in (faces, thumbnails, tracker.looks):
+            done.clear()
 
     if not kept.complete(FACE):
         start = kept.rows(FACE, "confidence")
-        for face in followed(tracker, watched(start)):
-            faces.append(face)
-            if len(faces) >= stretches.STRETCH and len(faces) == len(thumbnails):  # all that was looked at is answered for
+        for number, frame in enumerate(read_frames(video, start=start), start):
+            faces.append(tracker(frame))
+            thumbnails.append(cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA))
+            say("tracking", min(1.0, (number + 1) / expected))
+            if len(faces) == stretches.STRETCH:
                 keep(last=False)
         keep(last=True)
     tracked = Track(*(kept.joined(FACE, name) for name in ("landmarks", "lids", "irises", "confidence")))
-    return tracked, kept.joined(FACE, "thumbnails")
+    seen, looked, looks = (kept.joined(FACE, name) for name in ("thumbnails", "looked", "looks"))
+    return tracked, Scenes(seen, looked, looks, person)
 
 
 def follow_skin(

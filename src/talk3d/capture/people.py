@@ -1,6 +1,6 @@
 """Who is in a film, and who of them is portrayed.
 
-Some frames, spread over the film, are looked at. Faces in them that look alike are one person, whose embedding the tracker then
+Some frames, spread over the film, are looked at. Faces in them that look alike are one person, whose looks the tracker then
 keeps to (`track.FaceTracker`). The one portrayed is, unless the user says otherwise, the one who is largest, longest in the
 picture, and moves the lips most.
 
@@ -18,12 +18,14 @@ from jaxtyping import Float, UInt8
 
 from ..errors import ConfigError
 from .detect import warp
-from .track import SAME, Face, FaceTracker, embed, lip_opening
+from .track import Face, FaceTracker, embed, lip_opening
 
 LOOKS = 12
 """Frames that are looked at."""
 STILL = 0.02
 """Spread of the lips' opening, in eye distances, that a closed mouth has by the tracker's noise."""
+ALIKE = 0.9
+"""Cosine of HeadNet's embeddings, to the most similar look of a person, from which on another face is that person's."""
 PORTRAIT = 128
 """Side of the pictures that people are shown by, pixels."""
 
@@ -32,8 +34,8 @@ PORTRAIT = 128
 class Person:
     """Somebody who was seen."""
 
-    embedding: Float[np.ndarray, " embedding"]
-    """Mean of the embeddings, a unit vector."""
+    looks: list[Float[np.ndarray, " embedding"]]
+    """Embeddings, unit vectors: one face looks different with every expression, so they are kept one by one."""
     portrait: UInt8[np.ndarray, "side side 3"]
     """The largest face that was seen."""
     heights: list[float] = field(default_factory=list)
@@ -47,6 +49,10 @@ class Person:
     def weight(self) -> float:
         """How likely this is the one who is to be portrayed: size times presence times how much the lips move."""
         return float(np.sum(self.heights) * (STILL + np.std(self.openings)))
+
+    def likeness(self, embedding: Float[np.ndarray, " embedding"]) -> float:
+        """Cosine to the most similar look."""
+        return float((np.stack(self.looks) @ embedding).max())
 
 
 def find_people(frames: Iterable[UInt8[np.ndarray, "height width 3"]]) -> list[Person]:
@@ -100,15 +106,14 @@ def _recognise(people: list[Person], present: Sequence[Person], frame: np.ndarra
     """The person whose face this is, with what was seen now; nobody is twice in one frame."""
     seen = embed(frame, face.landmarks)
     others = [person for person in people if not any(person is other for other in present)]
-    person = max(others, key=lambda other: float(other.embedding @ seen), default=None)
+    person = max(others, key=lambda other: other.likeness(seen), default=None)
     low, high = face.landmarks.min(axis=0), face.landmarks.max(axis=0)
-    if person is None or person.embedding @ seen < SAME:
+    if person is None or person.likeness(seen) < ALIKE:
         centre = (low + high) / 2 / (frame.shape[1], frame.shape[0])
-        person = Person(seen, np.zeros((PORTRAIT, PORTRAIT, 3), np.uint8), middle=(float(centre[0]), float(centre[1])))
+        person = Person([seen], np.zeros((PORTRAIT, PORTRAIT, 3), np.uint8), middle=(float(centre[0]), float(centre[1])))
         people.append(person)
     else:
-        mean = person.embedding * len(person.heights) + seen
-        person.embedding = mean / np.linalg.norm(mean)
+        person.looks.append(seen)
     height = float(high[1] - low[1])
     if height > max(person.heights, default=0.0):
         scale = PORTRAIT / (1.6 * height)

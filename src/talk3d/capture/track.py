@@ -9,7 +9,7 @@ al., "Real-time Pupil Tracking from Monocular Video for Digital Puppetry", 2020.
 Letters: F frames.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -46,10 +46,13 @@ MIN_CONFIDENCE = 0.5
 """Below this the landmark network says that it is not looking at a face."""
 
 SAME = 0.85
-"""Cosine of HeadNet's embeddings from which on two faces of one film are one person. Over eight seconds of any of nine films it
-stays above 0.93; faces of two films have 0.1 to 0.93, so that it tells most people apart, and not all."""
-CHECK = 25
-"""Frames after which the tracker makes sure that it still follows the same person."""
+"""Cosine of HeadNet's embeddings, to the most similar of a person's looks, from which on a face that is found again is taken
+for that person's. With a dozen looks a person's own faces reach 0.90 to 1 in each of eight films, those of others 0 to 0.98: it
+tells most people apart, and not all. What it lets through is looked at again once takes are known (`takes.find_takes`)."""
+STILL_SAME = 0.75
+"""The same where the picture jumped, but a face is still in its place: mostly a quick turn."""
+EVERY = 25
+"""Frames from one look at the person to the next."""
 JUMP = 20.0
 """Levels of 255 by which the face's picture changes from one frame to the next, on average, where somebody else may have come
 into its place. Moving heads change by 3 to 15, in a quick turn by 25, at a cut by 40 and more."""
@@ -91,17 +94,17 @@ class FaceTracker:
     """Call it with one frame after the other; it looks where the face was, and searches again when it is gone.
 
     Of several faces it takes the largest, and then keeps to the one nearest to where it was. If it is told whom to follow, it
-    takes the one who looks most like that person, none who does not, and makes sure of it once a second and where the picture
-    jumps.
+    takes the one who looks most like that person, and none who does not. Who moves without a jump stays the same person: what a
+    face looks like changes with every expression, and no embedding is as sure as that.
 
     Args:
-        person: embedding of the person to follow, as `embed` gives it; None to take anyone.
+        person: looks of the person to follow, embeddings as `embed` gives them; None to take anyone.
 
     Raises:
         ModelMissingError: the models are not installed.
     """
 
-    def __init__(self, person: Float[np.ndarray, " embedding"] | None = None) -> None:
+    def __init__(self, person: Float[np.ndarray, "looks embedding"] | None = None) -> None:
         self._detect = FaceDetector()
         self._mesh = load_tflite("face_landmark")
         self._iris = load_tflite("iris_landmark"), load_tflite("iris_landmark")
@@ -109,52 +112,42 @@ class FaceTracker:
         self._person = person
         self._last: np.ndarray | None = None
         self._home: np.ndarray | None = None
-        self._image: np.ndarray | None = None
         self._glimpse = np.zeros((0, 0, 3), np.uint8)
-        self._since_check = 0
-        self.sure = True
-        """Whether the last frame's answer is known to be about the right person; if not, one of the next `CHECK` will tell."""
-        self.mistaken = False
-        """Whether the frames since it was last sure may show somebody else."""
-        self.broken_off: bool | None = None
-        """Where the picture jumped, or the face was lost: whether the frames before, since it was last sure, show another."""
+        self._count = 0
+        self.looks: list[tuple[int, np.ndarray]] = []
+        """What the person it is told to follow looked like: which frame, counted from its first one, and the embedding."""
 
     def __call__(self, image: UInt8[np.ndarray, "height width 3"]) -> Face | None:
         """The face in `image` (RGB), or None."""
-        before, glimpse = self._last, self._glimpse
-        face = None if before is None else self._look(image, _region_of_landmarks(before))
-        jumped = before is not None and (face is None or _change(glimpse, self._glimpse) > JUMP)
-        self.broken_off = None
-        if jumped and self._image is not None and before is not None:
-            self.broken_off = self._likeness(self._image, before) < SAME
-        self._since_check += 1
-        self.sure, self.mistaken = self._person is None or jumped or self._since_check >= CHECK, False
-        if face is not None and self.sure and self._likeness(image, face.landmarks) < SAME:
-            face, self.mistaken = None, not jumped
+        glimpse = self._glimpse
+        face = None if self._last is None else self._look(image, _region_of_landmarks(self._last))
+        if face is not None and _change(glimpse, self._glimpse) > JUMP and self._likeness(image, face) < STILL_SAME:
+            face = None
         if face is None:
-            face, self.sure = self._search(image), True
-        if self.sure:
-            self._since_check = 0
-        self._image = None if self.sure else image
+            face = self._search(image)
         if face is None:
             self._last = None
         else:
             self._last, self._home = face.landmarks, face.landmarks[1]
+            if self._person is not None and self._count % EVERY == 0:
+                self.looks.append((self._count, embed(image, face.landmarks)))
+        self._count += 1
         return face
 
     def memory(self) -> dict[str, np.ndarray]:
-        """All that it remembers while it is `sure`; `go_on` takes it back."""
+        """All that it needs to remember, but for its `looks`; `go_on` takes it back."""
         nowhere = np.full((LANDMARKS, 2), np.nan)
         return {
             "face": nowhere if self._last is None else self._last,
             "home": nowhere[0] if self._home is None else self._home,
             "glimpse": self._glimpse,
+            "count": np.array([self._count]),
         }
 
     def go_on(self, memory: Mapping[str, np.ndarray]) -> None:
         """Follow on as the tracker did whose `memory` this was."""
         self._last, self._home = (None if np.isnan(memory[name]).any() else memory[name] for name in ("face", "home"))
-        self._glimpse = memory["glimpse"]
+        self._glimpse, self._count = memory["glimpse"], int(memory["count"][0])
 
     def everyone(self, image: UInt8[np.ndarray, "height width 3"]) -> list[Face]:
         """All faces in `image` (RGB), whoever is followed."""
@@ -165,7 +158,7 @@ class FaceTracker:
         """The face to follow from here on, if it is there."""
         if self._person is not None:
             faces = self.everyone(image)
-            likeness = [self._likeness(image, face.landmarks) for face in faces]
+            likeness = [self._likeness(image, face) for face in faces]
             return faces[int(np.argmax(likeness))] if max(likeness, default=0.0) >= SAME else None
         home = self._home
 
@@ -178,9 +171,9 @@ class FaceTracker:
                 return face
         return None
 
-    def _likeness(self, image: np.ndarray, landmarks: np.ndarray) -> float:
-        """Cosine of a face to the person who is followed."""
-        return 1.0 if self._person is None else float(embed(image, landmarks) @ self._person)
+    def _likeness(self, image: np.ndarray, face: Face) -> float:
+        """Cosine to the most similar look of the person who is followed."""
+        return 1.0 if self._person is None else float((self._person @ embed(image, face.landmarks)).max())
 
     def _look(self, image: np.ndarray, region: np.ndarray) -> Face | None:
         side = self._mesh.input_shape[1]
@@ -211,29 +204,9 @@ class FaceTracker:
         return apply(invert(to_input), points.astype(np.float64))
 
 
-def track(frames: Iterable[np.ndarray], person: Float[np.ndarray, " embedding"] | None = None) -> Track:
+def track(frames: Iterable[np.ndarray], person: Float[np.ndarray, "looks embedding"] | None = None) -> Track:
     """Track one face through frames uint8 RGB [H, W, 3], which may be a stream; `person` as for `FaceTracker`."""
-    return stack(followed(FaceTracker(person), frames))
-
-
-def followed(tracker: FaceTracker, frames: Iterable[np.ndarray]) -> Iterator[Face | None]:
-    """The face in each frame; None where, as it turned out later, it was perhaps another one.
-
-    Up to `CHECK` frames are looked at before the first of them is answered for.
-    """
-    unsure: list[Face | None] = []
-    for frame in frames:
-        face = tracker(frame)
-        if tracker.broken_off is not None:
-            yield from [None] * len(unsure) if tracker.broken_off else unsure
-            unsure.clear()
-        if tracker.mistaken:
-            unsure = [None] * len(unsure)
-        unsure.append(face)
-        if tracker.sure:
-            yield from unsure
-            unsure.clear()
-    yield from unsure
+    return stack(map(FaceTracker(person), frames))
 
 
 def stack(faces: Iterable[Face | None]) -> Track:
