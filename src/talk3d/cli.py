@@ -104,6 +104,8 @@ def prepare(
 ) -> None:
     """Turn a video of one talking person into a Capture: aligned frames, masks, head poses, sound.
 
+    Interrupted at any moment, the same command goes on where it was; OUTPUT.preparing holds what is done until then.
+
     Args:
         video: any film with one clearly visible face and sound; 30 seconds to 5 minutes are best. Or a folder of numbered PNG,
             JPEG or WEBP pictures, with --audio.
