@@ -20,12 +20,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, UInt8
 
 from talk3d.camera import Orbit
 from talk3d.capture.artifact import Capture
 from talk3d.capture.build import prepare
-from talk3d.capture.detect import warp
+from talk3d.capture.detect import apply, warp
+from talk3d.capture.mask import above_jaw, polygon_mask
+from talk3d.capture.regions import region_masks
 from talk3d.heads.model import HeadPack
 from talk3d.heads.raster import LABELS, landmarks68, project, render_head
 from talk3d.heads.subject import Phone, write_script
@@ -159,27 +161,88 @@ def blink_errors(capture: Capture, blink: Float[np.ndarray, " frames"]) -> dict[
     }
 
 
-def region_overlaps(capture: Capture, labels: Path, alpha: Path) -> dict[str, float]:
-    """Intersection over union of the person and of the shirt, pooled over every fifth frame."""
-    size = (capture.resolution, capture.resolution)
-    counts = {name: [0, 0] for name in ("person", "shirt")}
+def region_overlaps(capture: Capture, labels: Path, alpha: Path, points: Float[np.ndarray, "frames 68 2"]) -> dict[str, Any]:
+    """How well regions agree with the labels: with the film's own palette, and by proportions alone.
+
+    Intersection over union, pooled over every fifth frame, where crops lie within the film. `face` and `neck` are skin above
+    and below the jaw line, which is the true head's where the truth is counted, and lips, eyes and mouth belong to the face.
+    `flicker` is the part of the person's pixels whose part (skin, hair, shirt, background) changes from one frame to the next
+    while the true one does not, in per cent.
+    """
+    scores = {name: Overlap() for name in ("palette", "proportions")}
     pictures = zip(
         capture.frames(), capture.person(), read_frames(labels, gray=True), read_frames(alpha, gray=True), strict=True
     )
-    for index, (_, person, label, cover) in enumerate(pictures):
-        if index % 5:
-            continue
-        crop, inside = capture.crop_from_source[index], capture.inside(index)
-        regions = capture.region_masks(index, person)
-        true = {name: warp((label == LABELS.index(name)).astype(np.uint8) * 255, crop, size) > 127 for name in LABELS}
-        pairs = {
-            "person": (person > 127, warp(cover, crop, size) > 127),
-            "shirt": (regions.torso & ~true["skin"], true["shirt"]),
-        }
-        for name, (seen, real) in pairs.items():
-            counts[name][0] += int((seen & real & inside).sum())
-            counts[name][1] += int(((seen | real) & inside).sum())
-    return {name: both / either for name, (both, either) in counts.items() if either}
+    for index, (picture, person, label, cover) in enumerate(pictures):
+        true = true_parts(capture, index, label, cover, points[index])
+        marks = capture.landmarks[index] * capture.resolution
+        below = ~above_jaw(marks, person.shape)
+        for name, regions in (
+            ("palette", capture.region_masks(index, picture, person)),
+            ("proportions", region_masks(marks, person)),
+        ):
+            skin = (regions.head | regions.neck) & ~regions.hair
+            seen = {"person": person > 127, "hair": regions.hair, "shirt": regions.torso, "inner_mouth": regions.inner_mouth}
+            scores[name].count({**seen, "face": skin & ~below, "neck": skin & below}, true, index % 5 == 0)
+    return {name: overlap.result() for name, overlap in scores.items()}
+
+
+def true_parts(
+    capture: Capture,
+    index: int,
+    label: UInt8[np.ndarray, "height width"],
+    cover: UInt8[np.ndarray, "height width"],
+    points: Float[np.ndarray, "68 2"],
+) -> dict[str, Bool[np.ndarray, "side side"]]:
+    """The true regions of a crop, and where it lies within the film."""
+    crop, size = capture.crop_from_source[index], (capture.resolution,) * 2
+
+    def crop_of(mask: np.ndarray) -> np.ndarray:
+        return warp(mask.astype(np.uint8) * 255, crop, size) > 127
+
+    parts = {name: crop_of(label == number) for number, name in enumerate(LABELS)}
+    jaw = apply(crop, points[2:15].astype(np.float64))
+    far = 4.0 * capture.resolution
+    left, right = jaw[0], jaw[-1]
+    above = polygon_mask(np.vstack([[-far, left[1]], jaw, [far, right[1]], [far, -far], [-far, -far]]), size)
+    person = warp(cover, crop, size) > 127
+    skin = person & ~parts["hair"] & ~parts["shirt"] & ~parts["background"]
+    return {
+        "person": person, "hair": parts["hair"], "shirt": parts["shirt"], "inner_mouth": parts["mouth"],
+        "face": skin & above, "neck": skin & ~above, "inside": capture.inside(index),
+    }  # fmt: skip
+
+
+class Overlap:
+    """Counts over the frames of a film."""
+
+    def __init__(self) -> None:
+        self._both: dict[str, int] = {}
+        self._either: dict[str, int] = {}
+        self._last: tuple[np.ndarray, np.ndarray] | None = None
+        self._flicker: list[float] = []
+
+    def count(self, seen: Mapping[str, np.ndarray], true: Mapping[str, np.ndarray], pooled: bool) -> None:
+        """Add a frame; only pooled ones count for the overlaps."""
+        inside = true["inside"]
+        if pooled:
+            for name, mask in seen.items():
+                self._both[name] = self._both.get(name, 0) + int((mask & true[name] & inside).sum())
+                self._either[name] = self._either.get(name, 0) + int(((mask | true[name]) & inside).sum())
+        now = self._parts(seen), self._parts(true)
+        if self._last is not None:
+            changed = (now[0] != self._last[0]) & (now[1] == self._last[1]) & inside
+            self._flicker.append(float(changed.sum() / max(true["person"].sum(), 1)))
+        self._last = now
+
+    @staticmethod
+    def _parts(masks: Mapping[str, np.ndarray]) -> np.ndarray:
+        return masks["hair"] * 1 + masks["shirt"] * 2 + (masks["face"] | masks["neck"]) * 3
+
+    def result(self) -> dict[str, float]:
+        """Intersections over unions, and the flicker in per cent."""
+        overlaps = {name: both / self._either[name] for name, both in self._both.items() if self._either[name]}
+        return {**overlaps, "flicker": 100 * float(np.mean(self._flicker))}
 
 
 def score(folder: Path, name: str) -> dict[str, Any]:
@@ -206,7 +269,7 @@ def score(folder: Path, name: str) -> dict[str, Any]:
         "landmarks_raw_px": float(np.median(raw)),
         "eye_distance_px": float(eyes),
         **blink_errors(capture, truth["blink"]),
-        "iou": region_overlaps(capture, folder / f"{name}.labels.mkv", folder / f"{name}.alpha.mkv"),
+        "iou": region_overlaps(capture, folder / f"{name}.labels.mkv", folder / f"{name}.alpha.mkv", truth["points"]),
     }
 
 

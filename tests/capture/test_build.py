@@ -53,6 +53,7 @@ def test_what_a_capture_holds(capture: Capture) -> None:
     assert {path.name for path in capture.root.iterdir()} == {
         *("manifest.json", "frames.mp4", "person.mkv", "plate.png", "plate_seen.png", "audio.flac"),
         *("track.safetensors", "report.json", "report.html", "overview.png"),
+        "palette.safetensors",
     }
     assert {name: values.shape for name, values in capture.track.items()} == {
         **dict.fromkeys(("yaw", "pitch", "blink", "lip_gap", "lip_width", "confidence", "residual"), (88,)),
@@ -95,7 +96,7 @@ def test_ranges_of_frames_and_masks(capture: Capture) -> None:
     assert masks.shape == (88, SIDE, SIDE)
     assert np.array_equal(np.stack(list(capture.frames(30, 33))), crops[30:33])
     assert np.array_equal(np.stack(list(capture.person(85, 88))), masks[85:])
-    regions = capture.region_masks(5, masks[5])
+    regions = capture.region_masks(5, crops[5], masks[5])
     assert 0.05 < regions.face.mean() < 0.5
     assert (masks[5][~capture.inside(5)] == 0).all()
 
@@ -161,6 +162,8 @@ def test_test_frames_do_not_reach_anything_about_training_frames(
     assert np.array_equal(np.stack(list(mine.frames(0, 80))), np.stack(list(other.frames(0, 80))))
     assert np.array_equal(np.stack(list(mine.person(0, 80))), np.stack(list(other.person(0, 80))))
     assert np.array_equal(mine.plate(), other.plate())
+    assert np.array_equal(mine.palette.colours, other.palette.colours)
+    assert np.array_equal(mine.palette.places, other.palette.places)
 
 
 @pytest.mark.parametrize("frames", [50, 88, 1327])

@@ -16,7 +16,8 @@ from ..camera import Orbit
 from ..errors import ArtifactError
 from ..video.read import read_frames
 from .detect import warp
-from .mask import Regions, region_masks
+from .palette import Palette
+from .regions import Regions, region_masks
 
 
 class Capture(artifacts.Capture):
@@ -112,9 +113,18 @@ class Capture(artifacts.Capture):
         """The person's mask in the crops of a range of frames, 0..255."""
         return read_frames(self.path("person.mkv"), start=start, stop=self.count if stop is None else stop, gray=True)
 
-    def region_masks(self, index: int, person: UInt8[np.ndarray, "side side"]) -> Regions:
-        """Face, mouth, eyes, head, torso and background of crop `index`, given its mask."""
-        return region_masks(self.landmarks[index] * self.resolution, person)
+    @cached_property
+    def palette(self) -> Palette | None:
+        """What skin, hair and clothes of the film look like; None where nobody learnt it, as in captures of older versions."""
+        if "palette.safetensors" not in self.manifest["members"]:
+            return None
+        return Palette.of({name: tensor.numpy() for name, tensor in self.tensors("palette.safetensors").items()})
+
+    def region_masks(
+        self, index: int, picture: UInt8[np.ndarray, "side side 3"], person: UInt8[np.ndarray, "side side"]
+    ) -> Regions:
+        """Face, hair, neck, clothes and more of crop `index`, given the crop and its mask; see `Regions`."""
+        return region_masks(self.landmarks[index] * self.resolution, person, picture, self.palette)
 
     def inside(self, index: int) -> Bool[np.ndarray, "side side"]:
         """Where crop `index` lies within the source's frame; elsewhere it shows the background and no person."""

@@ -35,6 +35,7 @@ from .choose import choose, require_seconds
 from .cut import Progress, cut_crops
 from .detect import apply
 from .mask import PersonSegmenter, background_plate
+from .palette import learn_from
 from .people import LOOKS, Person, choose_person, find_people, portraits
 from .pose import Poses, solve_clip
 from .report import Found, review
@@ -163,6 +164,12 @@ def prepare(
     crop_landmarks = (apply(crops.astype(np.float32), observed.landmarks) / resolution).astype(np.float32)
     with creating(Capture, output, overwrite=overwrite) as draft:
         looks = cut_crops(draft.folder, video, frame_numbers, crops, crop_landmarks, plate, segment, resolution, say)
+        say("learning colours", 0.0)
+        palette = learn_from(draft.folder, crop_landmarks[slice(*split["train"])])
+        if palette is not None:
+            draft.write_tensors(
+                "palette.safetensors", {name: torch.from_numpy(values) for name, values in palette.tensors().items()}
+            )
         say("writing sound", 0.0)
         seen = slice(*split["train"])
         learnt = [part for part in parts if part.stop <= seen.stop]
