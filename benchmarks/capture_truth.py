@@ -4,7 +4,8 @@
 
 For each of the bench pack's people two films are rendered once and kept: `moving` (the head turns by 35 degrees and more, nods,
 rolls and wanders while it talks and blinks) and `still` (it only talks and blinks). Pixel noise is added before the film is
-compressed. `talk3d prepare` turns them into captures, and their poses, landmarks, masks and blinks are compared with the truth.
+compressed. `talk3d prepare` turns them into captures, and their poses, landmarks, regions, blinks and brows are
+compared with the truth; nothing is ever before these faces.
 
 What a prior calls frontal, and where on the skin a landmark lies, is a convention: one rotation for each film, and one offset
 in the crop for each landmark, are not counted as errors. They are reported beside.
@@ -25,12 +26,13 @@ from jaxtyping import Bool, Float, UInt8
 from talk3d.camera import Orbit
 from talk3d.capture.artifact import Capture
 from talk3d.capture.build import prepare
+from talk3d.capture.covers import OCCLUDED
 from talk3d.capture.detect import apply, warp
 from talk3d.capture.mask import above_jaw, polygon_mask
 from talk3d.capture.regions import region_masks
 from talk3d.heads.model import HeadPack
 from talk3d.heads.raster import LABELS, landmarks68, project, render_head
-from talk3d.heads.subject import Phone, write_script
+from talk3d.heads.subject import Phone, Script, write_script
 from talk3d.partials import write_whole
 from talk3d.prior.generator import load_prior
 from talk3d.video.clock import AUDIO_RATE, FPS
@@ -66,15 +68,7 @@ def make_film(who: str, kind: str, folder: Path, pack: HeadPack, size: int, nois
     if path.exists():
         return
     person, frames = PEOPLE[who], FILMS[kind]
-    rng = np.random.default_rng([person.seed, sorted(FILMS).index(kind)])
-    visemes = sorted(pack.visemes["viseme_to_expression"])
-    starts = np.cumsum(rng.uniform(0.06, 0.2, 20 * frames // FPS))
-    phones = [
-        Phone(float(a), float(b), visemes[rng.integers(len(visemes))])
-        for a, b in zip(starts, starts[1:], strict=False)
-        if rng.random() > 0.15
-    ]
-    script = write_script(phones, frames, FPS, pack, seed=person.seed)
+    script, rng = script_of(who, kind, pack)
     moves = float(kind == "moving")
     yaw, pitch, roll = (moves * np.radians(TURNS[name]) * wander(frames, 0.5, rng) for name in TURNS)
     shift = moves * 0.04 * np.stack([wander(frames, 0.4, rng), wander(frames, 0.4, rng)], 1)
@@ -105,6 +99,22 @@ def make_film(who: str, kind: str, folder: Path, pack: HeadPack, size: int, nois
     blink = np.array([row["eyeBlink"] for row in script.expression])
     angles = {"yaw": yaw, "pitch": pitch, "roll": roll}
     np.savez_compressed(folder / f"{who}-{kind}.truth.npz", points=np.stack(points), blink=blink, **angles)
+
+
+def script_of(who: str, kind: str, pack: HeadPack) -> tuple[Script, np.random.Generator]:
+    """What somebody does in a film, and the source of everything random that follows."""
+    from make_truth_pack import PEOPLE
+
+    seed, frames = PEOPLE[who].seed, FILMS[kind]
+    rng = np.random.default_rng([seed, sorted(FILMS).index(kind)])
+    visemes = sorted(pack.visemes["viseme_to_expression"])
+    starts = np.cumsum(rng.uniform(0.06, 0.2, 20 * frames // FPS))
+    phones = [
+        Phone(float(a), float(b), visemes[rng.integers(len(visemes))])
+        for a, b in zip(starts, starts[1:], strict=False)
+        if rng.random() > 0.15
+    ]
+    return write_script(phones, frames, FPS, pack, seed=seed), rng
 
 
 def rotations(
@@ -245,7 +255,7 @@ class Overlap:
         return {**overlaps, "flicker": 100 * float(np.mean(self._flicker))}
 
 
-def score(folder: Path, name: str) -> dict[str, Any]:
+def score(folder: Path, name: str, pack: HeadPack) -> dict[str, Any]:
     """All numbers of one film."""
     capture = Capture.open(folder / "captures" / name)
     truth = np.load(folder / f"{name}.truth.npz")
@@ -255,6 +265,7 @@ def score(folder: Path, name: str) -> dict[str, Any]:
     free, raw = landmark_errors(capture, truth["points"])
     middle = np.einsum("fij,j->fi", np.linalg.inv(capture.crop_from_source[..., :2]), np.full(2, capture.resolution / 2))
     middle -= np.einsum("fij,fj->fi", np.linalg.inv(capture.crop_from_source[..., :2]), capture.crop_from_source[..., 2])
+    raised = np.array([row["browInnerUp"] for row in script_of(*name.split("-"), pack)[0].expression])
     eyes = np.linalg.norm(truth["points"][:, 36] - truth["points"][:, 45], axis=-1).mean()
     return {
         "frames": capture.count,
@@ -269,6 +280,9 @@ def score(folder: Path, name: str) -> dict[str, Any]:
         "landmarks_raw_px": float(np.median(raw)),
         "eye_distance_px": float(eyes),
         **blink_errors(capture, truth["blink"]),
+        "brow_correlation": float(np.corrcoef(raised, capture.brow_height)[0, 1]),
+        "occluded_part": float((capture.occluded >= OCCLUDED).mean()),
+        "occluded_most": float(capture.occluded.max()),
         "iou": region_overlaps(capture, folder / f"{name}.labels.mkv", folder / f"{name}.alpha.mkv", truth["points"]),
     }
 
@@ -301,7 +315,7 @@ def main() -> None:
                     folder / f"{name}.mp4", captured, canonical=prior.canonical_landmarks, orbit=prior.profile.orbit,
                     resolution=prior.profile.image_resolution, prior_hash=prior.hash, consent="synthetic", sync=0.0,
                 )  # fmt: skip
-            results[name] = score(folder, name)
+            results[name] = score(folder, name, pack)
             print(name, json.dumps(results[name], indent=None), flush=True)
     write_whole(folder / "capture_truth.json", (json.dumps(results, indent=1) + "\n").encode())
 

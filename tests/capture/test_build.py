@@ -56,7 +56,9 @@ def test_what_a_capture_holds(capture: Capture) -> None:
         "palette.safetensors",
     }
     assert {name: values.shape for name, values in capture.track.items()} == {
-        **dict.fromkeys(("yaw", "pitch", "blink", "lip_gap", "lip_width", "confidence", "residual"), (88,)),
+        **dict.fromkeys(
+            ("yaw", "pitch", "blink", "lip_gap", "lip_width", "brow_height", "confidence", "residual", "occluded"), (88,)
+        ),
         "landmarks": (88, 468, 2),
         "landmarks_source": (88, 468, 2),
         "crop_from_source": (88, 2, 3),
@@ -157,7 +159,7 @@ def test_test_frames_do_not_reach_anything_about_training_frames(
     assert other.count == 88
     for name, values in mine.track.items():
         assert np.array_equal(values[:80], other.track[name][:80]), name
-        if name not in ("confidence", "blink"):
+        if name not in ("confidence", "blink", "occluded"):
             assert not np.array_equal(values[80:], other.track[name][80:]), name
     assert np.array_equal(np.stack(list(mine.frames(0, 80))), np.stack(list(other.frames(0, 80))))
     assert np.array_equal(np.stack(list(mine.person(0, 80))), np.stack(list(other.person(0, 80))))

@@ -101,9 +101,31 @@ class Capture(artifacts.Capture):
         return self.track["lip_width"]
 
     @property
+    def brow_height(self) -> Float[np.ndarray, frames]:
+        """Of the brows over the corners of the eyes, in distances between the outer eye corners; nods are taken off.
+
+        Raises:
+            ArtifactError: the capture is of a version that did not measure it.
+        """
+        return self._curve("brow_height")
+
+    def _curve(self, name: str) -> np.ndarray:
+        if name not in self.track:
+            raise ArtifactError(f"`{self.root}` holds no `{name}`: it was made by an older version. Prepare the video again.")
+        return self.track[name]
+
+    @property
     def confidence(self) -> Float[np.ndarray, frames]:
         """The tracker's 0..1; 0 where a short loss of the face was bridged."""
         return self.track["confidence"]
+
+    @property
+    def occluded(self) -> Float[np.ndarray, frames]:
+        """Part of the face that something is before, 0..1; 0 throughout where nobody looked, as in captures of older versions.
+
+        `frames.free_frames` says which frames may be learnt from.
+        """
+        return self.track["occluded"] if "occluded" in self.track else np.zeros(self.count)
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[UInt8[np.ndarray, "side side 3"]]:
         """The aligned crops of a range of frames, RGB; background where they reach beyond the source, see `inside`."""

@@ -32,17 +32,18 @@ from ..video.read import read_frames
 from ..video.source import Pictures
 from .artifact import Capture
 from .choose import choose, require_seconds
+from .covers import find_covers
 from .cut import Progress, cut_crops
 from .detect import apply
 from .mask import PersonSegmenter, background_plate
 from .palette import learn_from
 from .people import LOOKS, Person, choose_person, find_people, portraits
-from .pose import Poses, solve_clip
+from .pose import Poses, solve_clip, upright_brows
 from .report import Found, review
 from .sound import Heard, hear, write_in_step
 from .steady import Follower, firm_points, refine
 from .takes import MIN_TAKE, bridge, find_takes, frames_of, parts_of, select, split_of
-from .track import OUTER_EYE_CORNERS, Track, eye_opening, gaze, lip_gap, lip_width, track
+from .track import OUTER_EYE_CORNERS, Track, brow_height, eye_opening, gaze, lip_gap, lip_width, track
 from .voice import load_voice
 
 CONSENTS = ("self", "permission", "synthetic")
@@ -170,6 +171,9 @@ def prepare(
             draft.write_tensors(
                 "palette.safetensors", {name: torch.from_numpy(values) for name, values in palette.tensors().items()}
             )
+        say("looking for covers", 0.0)
+        moved = {"landmarks": crop_landmarks, "yaw": poses.yaw, "pitch": poses.pitch, **curves}
+        occluded = find_covers(draft.folder, moved, canonical, orbit, slice(*split["train"]), parts)
         say("writing sound", 0.0)
         seen = slice(*split["train"])
         learnt = [part for part in parts if part.stop <= seen.stop]
@@ -186,6 +190,7 @@ def prepare(
             "crop_from_source": crops,
             "confidence": observed.confidence,
             "residual": poses.residual,
+            "occluded": occluded,
             **curves,
         }
         draft.write_tensors(
@@ -238,7 +243,7 @@ def _solve(observed: Track, parts: list[slice], canonical: np.ndarray, orbit: Or
 
 
 def _curves(observed: Track, poses: Poses, train: Sequence[int], canonical: np.ndarray, orbit: Orbit) -> dict[str, np.ndarray]:
-    """Blink, lip gap, lip width and gaze of each frame; lips in distances between the outer eye corners."""
+    """Blink, lip gap, lip width, brow height and gaze of each frame; lengths in distances between the outer eye corners."""
     frontal = orbit.project(torch.from_numpy(canonical[list(OUTER_EYE_CORNERS)]).double(), *torch.zeros(2, 1).double())
     corners = float(torch.linalg.norm(frontal[0, 0] - frontal[0, 1]))  # in crop widths, so free of the yaw's shortening
     unit = corners * np.sqrt(np.abs(np.linalg.det(poses.source_from_crop[..., :2])))
@@ -251,5 +256,6 @@ def _curves(observed: Track, poses: Poses, train: Sequence[int], canonical: np.n
         "blink": np.clip((opened - opening) / (opened - closed), 0, 1),
         "lip_gap": lip_gap(observed.landmarks) / unit,
         "lip_width": lip_width(observed.landmarks) / unit,
+        "brow_height": upright_brows(brow_height(observed.landmarks) / unit, poses, canonical, orbit),
         "gaze": gaze(observed.lids, observed.irises),
     }
