@@ -4,7 +4,8 @@
 
 For each of the bench pack's people two films are rendered once and kept: `moving` (the head turns by 35 degrees and more, nods,
 rolls and wanders while it talks and blinks) and `still` (it only talks and blinks). Pixel noise is added before the film is
-compressed. `talk3d prepare` turns them into captures, and their poses, landmarks, masks and blinks are compared with the truth.
+compressed. `talk3d prepare` turns them into captures, and their poses, landmarks, regions, blinks and brows are
+compared with the truth; nothing is ever before these faces.
 
 What a prior calls frontal, and where on the skin a landmark lies, is a convention: one rotation for each film, and one offset
 in the crop for each landmark, are not counted as errors. They are reported beside.
@@ -20,15 +21,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, UInt8
 
 from talk3d.camera import Orbit
 from talk3d.capture.artifact import Capture
 from talk3d.capture.build import prepare
-from talk3d.capture.detect import warp
+from talk3d.capture.covers import OCCLUDED
+from talk3d.capture.detect import apply, warp
+from talk3d.capture.mask import above_jaw, polygon_mask
+from talk3d.capture.regions import region_masks
 from talk3d.heads.model import HeadPack
 from talk3d.heads.raster import LABELS, landmarks68, project, render_head
-from talk3d.heads.subject import Phone, write_script
+from talk3d.heads.subject import Phone, Script, write_script
 from talk3d.partials import write_whole
 from talk3d.prior.generator import load_prior
 from talk3d.video.clock import AUDIO_RATE, FPS
@@ -64,15 +68,7 @@ def make_film(who: str, kind: str, folder: Path, pack: HeadPack, size: int, nois
     if path.exists():
         return
     person, frames = PEOPLE[who], FILMS[kind]
-    rng = np.random.default_rng([person.seed, sorted(FILMS).index(kind)])
-    visemes = sorted(pack.visemes["viseme_to_expression"])
-    starts = np.cumsum(rng.uniform(0.06, 0.2, 20 * frames // FPS))
-    phones = [
-        Phone(float(a), float(b), visemes[rng.integers(len(visemes))])
-        for a, b in zip(starts, starts[1:], strict=False)
-        if rng.random() > 0.15
-    ]
-    script = write_script(phones, frames, FPS, pack, seed=person.seed)
+    script, rng = script_of(who, kind, pack)
     moves = float(kind == "moving")
     yaw, pitch, roll = (moves * np.radians(TURNS[name]) * wander(frames, 0.5, rng) for name in TURNS)
     shift = moves * 0.04 * np.stack([wander(frames, 0.4, rng), wander(frames, 0.4, rng)], 1)
@@ -103,6 +99,22 @@ def make_film(who: str, kind: str, folder: Path, pack: HeadPack, size: int, nois
     blink = np.array([row["eyeBlink"] for row in script.expression])
     angles = {"yaw": yaw, "pitch": pitch, "roll": roll}
     np.savez_compressed(folder / f"{who}-{kind}.truth.npz", points=np.stack(points), blink=blink, **angles)
+
+
+def script_of(who: str, kind: str, pack: HeadPack) -> tuple[Script, np.random.Generator]:
+    """What somebody does in a film, and the source of everything random that follows."""
+    from make_truth_pack import PEOPLE
+
+    seed, frames = PEOPLE[who].seed, FILMS[kind]
+    rng = np.random.default_rng([seed, sorted(FILMS).index(kind)])
+    visemes = sorted(pack.visemes["viseme_to_expression"])
+    starts = np.cumsum(rng.uniform(0.06, 0.2, 20 * frames // FPS))
+    phones = [
+        Phone(float(a), float(b), visemes[rng.integers(len(visemes))])
+        for a, b in zip(starts, starts[1:], strict=False)
+        if rng.random() > 0.15
+    ]
+    return write_script(phones, frames, FPS, pack, seed=seed), rng
 
 
 def rotations(
@@ -159,30 +171,91 @@ def blink_errors(capture: Capture, blink: Float[np.ndarray, " frames"]) -> dict[
     }
 
 
-def region_overlaps(capture: Capture, labels: Path, alpha: Path) -> dict[str, float]:
-    """Intersection over union of the person and of the shirt, pooled over every fifth frame."""
-    size = (capture.resolution, capture.resolution)
-    counts = {name: [0, 0] for name in ("person", "shirt")}
+def region_overlaps(capture: Capture, labels: Path, alpha: Path, points: Float[np.ndarray, "frames 68 2"]) -> dict[str, Any]:
+    """How well regions agree with the labels: with the film's own palette, and by proportions alone.
+
+    Intersection over union, pooled over every fifth frame, where crops lie within the film. `face` and `neck` are skin above
+    and below the jaw line, which is the true head's where the truth is counted, and lips, eyes and mouth belong to the face.
+    `flicker` is the part of the person's pixels whose part (skin, hair, shirt, background) changes from one frame to the next
+    while the true one does not, in per cent.
+    """
+    scores = {name: Overlap() for name in ("palette", "proportions")}
     pictures = zip(
         capture.frames(), capture.person(), read_frames(labels, gray=True), read_frames(alpha, gray=True), strict=True
     )
-    for index, (_, person, label, cover) in enumerate(pictures):
-        if index % 5:
-            continue
-        crop, inside = capture.crop_from_source[index], capture.inside(index)
-        regions = capture.region_masks(index, person)
-        true = {name: warp((label == LABELS.index(name)).astype(np.uint8) * 255, crop, size) > 127 for name in LABELS}
-        pairs = {
-            "person": (person > 127, warp(cover, crop, size) > 127),
-            "shirt": (regions.torso & ~true["skin"], true["shirt"]),
-        }
-        for name, (seen, real) in pairs.items():
-            counts[name][0] += int((seen & real & inside).sum())
-            counts[name][1] += int(((seen | real) & inside).sum())
-    return {name: both / either for name, (both, either) in counts.items() if either}
+    for index, (picture, person, label, cover) in enumerate(pictures):
+        true = true_parts(capture, index, label, cover, points[index])
+        marks = capture.landmarks[index] * capture.resolution
+        below = ~above_jaw(marks, person.shape)
+        for name, regions in (
+            ("palette", capture.region_masks(index, picture, person)),
+            ("proportions", region_masks(marks, person)),
+        ):
+            skin = (regions.head | regions.neck) & ~regions.hair
+            seen = {"person": person > 127, "hair": regions.hair, "shirt": regions.torso, "inner_mouth": regions.inner_mouth}
+            scores[name].count({**seen, "face": skin & ~below, "neck": skin & below}, true, index % 5 == 0)
+    return {name: overlap.result() for name, overlap in scores.items()}
 
 
-def score(folder: Path, name: str) -> dict[str, Any]:
+def true_parts(
+    capture: Capture,
+    index: int,
+    label: UInt8[np.ndarray, "height width"],
+    cover: UInt8[np.ndarray, "height width"],
+    points: Float[np.ndarray, "68 2"],
+) -> dict[str, Bool[np.ndarray, "side side"]]:
+    """The true regions of a crop, and where it lies within the film."""
+    crop, size = capture.crop_from_source[index], (capture.resolution,) * 2
+
+    def crop_of(mask: np.ndarray) -> np.ndarray:
+        return warp(mask.astype(np.uint8) * 255, crop, size) > 127
+
+    parts = {name: crop_of(label == number) for number, name in enumerate(LABELS)}
+    jaw = apply(crop, points[2:15].astype(np.float64))
+    far = 4.0 * capture.resolution
+    left, right = jaw[0], jaw[-1]
+    above = polygon_mask(np.vstack([[-far, left[1]], jaw, [far, right[1]], [far, -far], [-far, -far]]), size)
+    person = warp(cover, crop, size) > 127
+    skin = person & ~parts["hair"] & ~parts["shirt"] & ~parts["background"]
+    return {
+        "person": person, "hair": parts["hair"], "shirt": parts["shirt"], "inner_mouth": parts["mouth"],
+        "face": skin & above, "neck": skin & ~above, "inside": capture.inside(index),
+    }  # fmt: skip
+
+
+class Overlap:
+    """Counts over the frames of a film."""
+
+    def __init__(self) -> None:
+        self._both: dict[str, int] = {}
+        self._either: dict[str, int] = {}
+        self._last: tuple[np.ndarray, np.ndarray] | None = None
+        self._flicker: list[float] = []
+
+    def count(self, seen: Mapping[str, np.ndarray], true: Mapping[str, np.ndarray], pooled: bool) -> None:
+        """Add a frame; only pooled ones count for the overlaps."""
+        inside = true["inside"]
+        if pooled:
+            for name, mask in seen.items():
+                self._both[name] = self._both.get(name, 0) + int((mask & true[name] & inside).sum())
+                self._either[name] = self._either.get(name, 0) + int(((mask | true[name]) & inside).sum())
+        now = self._parts(seen), self._parts(true)
+        if self._last is not None:
+            changed = (now[0] != self._last[0]) & (now[1] == self._last[1]) & inside
+            self._flicker.append(float(changed.sum() / max(true["person"].sum(), 1)))
+        self._last = now
+
+    @staticmethod
+    def _parts(masks: Mapping[str, np.ndarray]) -> np.ndarray:
+        return masks["hair"] * 1 + masks["shirt"] * 2 + (masks["face"] | masks["neck"]) * 3
+
+    def result(self) -> dict[str, float]:
+        """Intersections over unions, and the flicker in per cent."""
+        overlaps = {name: both / self._either[name] for name, both in self._both.items() if self._either[name]}
+        return {**overlaps, "flicker": 100 * float(np.mean(self._flicker))}
+
+
+def score(folder: Path, name: str, pack: HeadPack) -> dict[str, Any]:
     """All numbers of one film."""
     capture = Capture.open(folder / "captures" / name)
     truth = np.load(folder / f"{name}.truth.npz")
@@ -192,6 +265,7 @@ def score(folder: Path, name: str) -> dict[str, Any]:
     free, raw = landmark_errors(capture, truth["points"])
     middle = np.einsum("fij,j->fi", np.linalg.inv(capture.crop_from_source[..., :2]), np.full(2, capture.resolution / 2))
     middle -= np.einsum("fij,fj->fi", np.linalg.inv(capture.crop_from_source[..., :2]), capture.crop_from_source[..., 2])
+    raised = np.array([row["browInnerUp"] for row in script_of(*name.split("-"), pack)[0].expression])
     eyes = np.linalg.norm(truth["points"][:, 36] - truth["points"][:, 45], axis=-1).mean()
     return {
         "frames": capture.count,
@@ -206,7 +280,10 @@ def score(folder: Path, name: str) -> dict[str, Any]:
         "landmarks_raw_px": float(np.median(raw)),
         "eye_distance_px": float(eyes),
         **blink_errors(capture, truth["blink"]),
-        "iou": region_overlaps(capture, folder / f"{name}.labels.mkv", folder / f"{name}.alpha.mkv"),
+        "brow_correlation": float(np.corrcoef(raised, capture.brow_height)[0, 1]),
+        "occluded_part": float((capture.occluded >= OCCLUDED).mean()),
+        "occluded_most": float(capture.occluded.max()),
+        "iou": region_overlaps(capture, folder / f"{name}.labels.mkv", folder / f"{name}.alpha.mkv", truth["points"]),
     }
 
 
@@ -238,7 +315,7 @@ def main() -> None:
                     folder / f"{name}.mp4", captured, canonical=prior.canonical_landmarks, orbit=prior.profile.orbit,
                     resolution=prior.profile.image_resolution, prior_hash=prior.hash, consent="synthetic", sync=0.0,
                 )  # fmt: skip
-            results[name] = score(folder, name)
+            results[name] = score(folder, name, pack)
             print(name, json.dumps(results[name], indent=None), flush=True)
     write_whole(folder / "capture_truth.json", (json.dumps(results, indent=1) + "\n").encode())
 

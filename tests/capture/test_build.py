@@ -54,9 +54,11 @@ def test_what_a_capture_holds(capture: Capture) -> None:
     assert {path.name for path in capture.root.iterdir()} == {
         *("manifest.json", "frames.mp4", "person.mkv", "plate.png", "plate_seen.png", "audio.flac"),
         *("track.safetensors", "report.json", "report.html", "overview.png"),
+        "palette.safetensors",
     }
     assert {name: values.shape for name, values in capture.track.items()} == {
-        **dict.fromkeys(("yaw", "pitch", "blink", "lip_gap", "lip_width", "confidence", "residual", "face_height"), (88,)),
+        **dict.fromkeys(("yaw", "pitch", "blink", "confidence", "residual", "face_height", "occluded"), (88,)),
+        **dict.fromkeys(("lip_gap", "lip_width", "brow_height"), (88,)),
         "landmarks": (88, 468, 2),
         "crop_from_source": (88, 2, 3),
         "gaze": (88, 2),
@@ -95,7 +97,7 @@ def test_ranges_of_frames_and_masks(capture: Capture) -> None:
     assert masks.shape == (88, SIDE, SIDE)
     assert np.array_equal(np.stack(list(capture.frames(30, 33))), crops[30:33])
     assert np.array_equal(np.stack(list(capture.person(85, 88))), masks[85:])
-    regions = capture.region_masks(5, masks[5])
+    regions = capture.region_masks(5, crops[5], masks[5])
     assert 0.05 < regions.face.mean() < 0.5
     assert (masks[5][~capture.inside(5)] == 0).all()
 
@@ -156,11 +158,13 @@ def test_test_frames_do_not_reach_anything_about_training_frames(
     assert other.count == 88
     for name, values in mine.track.items():
         assert np.array_equal(values[:80], other.track[name][:80]), name
-        if name not in ("confidence", "blink"):
+        if name not in ("confidence", "blink", "occluded"):
             assert not np.array_equal(values[80:], other.track[name][80:]), name
     assert np.array_equal(np.stack(list(mine.frames(0, 80))), np.stack(list(other.frames(0, 80))))
     assert np.array_equal(np.stack(list(mine.person(0, 80))), np.stack(list(other.person(0, 80))))
     assert np.array_equal(mine.plate(), other.plate())
+    assert np.array_equal(mine.palette.colours, other.palette.colours)
+    assert np.array_equal(mine.palette.places, other.palette.places)
 
 
 @pytest.mark.parametrize("frames", [50, 88, 1327])
@@ -387,7 +391,8 @@ def whole_in_stretches(tmp_path_factory: pytest.TempPathFactory, film: Path, run
 
 def test_stretches_make_no_difference_but_to_the_encoder(capture: Capture, whole_in_stretches: Capture) -> None:
     for name, values in capture.track.items():
-        assert np.array_equal(values, whole_in_stretches.track[name]), name
+        # What covers the face is looked for in the crops as they were encoded.
+        assert np.abs(values - whole_in_stretches.track[name]).max() <= (0.1 if name == "occluded" else 0), name
     assert np.array_equal(np.stack(list(capture.person())), np.stack(list(whole_in_stretches.person())))
     for mine, other in zip(capture.frames(), whole_in_stretches.frames(), strict=True):
         assert np.abs(mine.astype(int) - other).mean() < 1

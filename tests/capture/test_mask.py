@@ -13,9 +13,7 @@ from talk3d.capture.mask import (
     fill_holes,
     hull_mask,
     mend_mask,
-    region_masks,
 )
-from talk3d.capture.track import FACE_OVAL, LEFT_EYE, OUTER_LIPS, RIGHT_EYE, FaceTracker
 
 
 class DiskSegmenter(PersonSegmenter):
@@ -119,29 +117,6 @@ def test_hull_is_the_polygon_of_scikit_image() -> None:
     points = np.array([[10.0, 12.0], [60.3, 20.1], [50.0, 70.8], [15.0, 55.0], [30.0, 40.0]])
     expected = polygon2mask((80, 90), points[[0, 1, 2, 3]][:, ::-1] - 0.5)
     assert (hull_mask(points, (80, 90)) ^ expected).sum() < 130  # at most about the outline
-
-
-def test_regions_of_a_face(film_frames: np.ndarray) -> None:
-    frame = film_frames[0]
-    face = FaceTracker()(frame)
-    assert face is not None
-    person = PersonSegmenter()(frame)
-    regions = region_masks(face.landmarks, person)
-    for points, region in (
-        (OUTER_LIPS, regions.mouth),
-        (LEFT_EYE + RIGHT_EYE, regions.eyes),
-        (FACE_OVAL, regions.head),
-    ):
-        x, y = face.landmarks[list(points)].mean(axis=0).astype(int)
-        assert region[y, x] or region is regions.eyes
-    x, y = face.landmarks[list(LEFT_EYE)].mean(axis=0).astype(int)
-    assert regions.eyes[y, x]
-    parts = np.stack([regions.head, regions.torso, regions.background])
-    assert (parts.sum(axis=0) == 1).all()
-    assert regions.face[regions.mouth].mean() > 0.95
-    assert not regions.torso[regions.face].any()
-    assert regions.torso[-5:].sum() > 500
-    assert regions.background[:30, :30].all()
 
 
 def test_the_person_is_masked(film_frames: np.ndarray) -> None:

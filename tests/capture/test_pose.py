@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
+import talk3d
 from talk3d.camera import Orbit
 from talk3d.capture.detect import apply
-from talk3d.capture.pose import PERIOD, rigid_weights, smooth, solve_clip, solve_poses
-from talk3d.capture.track import track
+from talk3d.capture.pose import PERIOD, Poses, rigid_weights, smooth, solve_clip, solve_poses, upright_brows
+from talk3d.capture.track import LEFT_BROW, OUTER_EYE_CORNERS, RIGHT_BROW, brow_height, track
 from talk3d.video.read import read_frames
 
 ORBIT = Orbit()
@@ -157,3 +159,28 @@ def test_poses_of_the_synthetic_head(subject: Path, truth: dict[str, np.ndarray]
         exact.source_from_crop, np.broadcast_to(centre, (frames, 1, 2))
     )
     assert np.abs(off).mean() < 1.0  # pixels
+
+
+def test_raised_brows_are_told_from_nods() -> None:
+    """Brows lifted by known lengths on a head that turns, nods, tilts and comes closer."""
+    path = Path(talk3d.__file__).parent / "assets/prior/canonical.safetensors"
+    canonical = safetensors.torch.load_file(path)["landmarks"].double().numpy()
+    _, yaw, pitch, source_from_crop = planted(canonical, 200)
+    lifted = 0.004 * (1 + np.sin(np.arange(200) / 5))
+    moving = np.repeat(canonical[None], 200, axis=0)
+    moving[:, [*LEFT_BROW, *RIGHT_BROW], 1] += lifted[:, None]
+    points = [
+        ORBIT.project(torch.from_numpy(head), torch.tensor([y]), torch.tensor([p]))[0].numpy()
+        for head, y, p in zip(moving, yaw, pitch, strict=True)
+    ]
+    frontal = ORBIT.project(torch.from_numpy(canonical), *torch.zeros(2, 1).double())[0].numpy()
+    eyes = float(np.linalg.norm(np.subtract(*frontal[list(OUTER_EYE_CORNERS)])))
+    seen = apply(source_from_crop, np.stack(points))
+    raw = brow_height(seen) / (eyes * np.linalg.norm(source_from_crop[:, :, 0], axis=-1))
+    upright = upright_brows(raw, Poses(yaw, pitch, source_from_crop, np.zeros(200)), canonical, ORBIT)
+    corners = float(np.linalg.norm(np.subtract(*canonical[list(OUTER_EYE_CORNERS)])))
+    assert np.corrcoef(raw, lifted)[0, 1] < 0.7
+    assert np.corrcoef(upright, lifted)[0, 1] > 0.97
+    assert np.polyfit(lifted / corners, upright, 1)[0] == pytest.approx(1, abs=0.1)
+    resting = brow_height(frontal[None])[0] / eyes
+    assert upright[lifted.argmin()] == pytest.approx(resting, abs=0.01)

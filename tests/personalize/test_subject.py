@@ -65,6 +65,22 @@ def test_chosen_frames_are_training_frames_and_spread(tiny_capture):
     assert np.ptp(opening[chosen]) > 0.5 * np.ptp(opening)
 
 
+def test_frames_in_which_the_face_is_covered_are_not_learnt_from(tiny_prior, make_capture, tmp_path):
+    """Neither shown to the inversion and the tuning, nor given cameras of their own."""
+    capture = make_capture(tmp_path / "capture", tiny_prior.hash)
+    start, stop = capture.train
+    occluded = np.zeros(capture.count)
+    occluded[start + 5 : start + 45] = 0.3
+    vars(capture)["track"] = capture.track | {"occluded": occluded}
+    found = personalize(capture, tiny_prior, CONFIG, silent, tmp_path / "frames")
+    assert (occluded[found.chosen] == 0).all()
+    curve = found.corrections[0, start + 4 : start + 46]
+    torch.testing.assert_close(curve, curve[0] + (curve[-1] - curve[0]) * torch.linspace(0, 1, len(curve)))
+    occluded[start + 2 : stop] = 0.3
+    with pytest.raises(ConfigError, match="before the face in all but 2 of 60"):
+        personalize(capture, tiny_prior, CONFIG, silent, tmp_path / "frames")
+
+
 def test_long_films_are_not_decoded_to_disk_as_a_whole(tiny_prior, tiny_capture, tmp_path):
     """Corrections of the frames that are refined are kept, others lie between those of their neighbours."""
     start, stop = tiny_capture.train
@@ -73,7 +89,7 @@ def test_long_films_are_not_decoded_to_disk_as_a_whole(tiny_prior, tiny_capture,
     found = personalize(tiny_capture, tiny_prior, config, silent, tmp_path / "frames")
     (pictures,) = (tmp_path / "frames").glob("pictures-*")
     assert len(np.load(pictures, mmap_mode="r")) <= 9 + CONFIG.frames
-    first, second = spread_frames(start, stop, tiny_capture.resolution, room)[:2].tolist()
+    first, second = spread_frames(np.arange(start, stop), tiny_capture.resolution, room)[:2].tolist()
     curve = found.corrections[0, first : second + 1]
     assert curve[0] != curve[-1]
     torch.testing.assert_close(curve, curve[0] + (curve[-1] - curve[0]) * torch.linspace(0, 1, len(curve)))
@@ -214,11 +230,11 @@ def test_frames_of_another_film_are_not_taken_for_ours(tiny_capture, tiny_prior,
 
 def test_frames_are_spread_evenly_within_the_space():
     gigabytes = 10 * 4 * 64**2 / 1e9
-    assert spread_frames(3, 13, 64, gigabytes).tolist() == list(range(3, 13))
-    spread = spread_frames(100, 1100, 64, gigabytes)
+    assert spread_frames(np.arange(3, 13), 64, gigabytes).tolist() == list(range(3, 13))
+    spread = spread_frames(np.arange(100, 1100), 64, gigabytes)
     assert spread.tolist() == [150 + 100 * k for k in range(10)]
-    assert len(spread_frames(0, 90_000, 256, 2.0)) * 256**2 * 4 <= 2e9
-    uneven = np.diff(spread_frames(0, 37, 64, gigabytes))
+    assert len(spread_frames(np.arange(90_000), 256, 2.0)) * 256**2 * 4 <= 2e9
+    uneven = np.diff(spread_frames(np.arange(37), 64, gigabytes))
     assert len(uneven) == 9
     assert set(uneven.tolist()) == {3, 4}
 

@@ -13,7 +13,8 @@ FRAMES, SIZE = 50, 64
 def sampler() -> WindowSampler:
     """Of faces whose eyes lie so near to the lips that a window around them would show both."""
     mouths = np.tile([0.5, 0.7], (FRAMES, 1))
-    return WindowSampler(mouths, mouths - [0.0, 0.2], np.full(FRAMES, 1 / FRAMES), np.linspace(0.6, 0.66, FRAMES))
+    firsts = np.minimum(np.arange(FRAMES), FRAMES - 2)
+    return WindowSampler(mouths, mouths - [0.0, 0.2], np.full(FRAMES, 1 / FRAMES), np.linspace(0.6, 0.66, FRAMES), firsts)
 
 
 def bottoms(windows) -> np.ndarray:
@@ -34,6 +35,17 @@ def test_only_windows_above_the_lips_hear_strangers(sampler: WindowSampler, pair
             assert (heard[1::2] == heard[::2] + 1).all()
         exchanged += int((heard != index).sum())
     assert exchanged > 0.15 * 800  # of each step, the quarter that looks at the eyes at least, but for chance
+
+
+def test_pairs_do_not_reach_over_frames_that_are_left_out(sampler: WindowSampler) -> None:
+    rows = np.concatenate([np.arange(12), [17], np.arange(20, 33), [40, 45]])
+    gappy = sampler.among(rows)
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        index, windows = gappy.choose(8, SIZE, rng, pairs=True)
+        heard = gappy.strangers(index, windows, 1.0, rng, pairs=True)
+        for pair in (rows[index], rows[heard]):
+            assert (pair[1::2] == pair[::2] + 1).all()
 
 
 def test_nobody_hears_strangers_if_none_are_wanted(sampler: WindowSampler) -> None:

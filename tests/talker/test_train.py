@@ -22,6 +22,7 @@ from talk3d.talker import train, validate
 from talk3d.talker.clip import crop_numbers
 from talk3d.talker.config import TrainConfig
 from talk3d.talker.draw import Talker
+from talk3d.talker.material import Material
 from talk3d.talker.objective import LossWeights
 from talk3d.talker.train import STATE, finish_run, frames_note, train_talker
 
@@ -306,6 +307,21 @@ def test_films_too_long_for_the_disk_are_thinned_out(tiny_subject, tiny_capture,
     train_talker(tiny_subject, tiny_capture, tmp_path, config, silent)
     (pictures,) = (tmp_path / "frames").glob("pictures-*.npy")
     assert len(np.load(pictures, mmap_mode="r")) == 20
+
+
+def test_frames_in_which_the_face_is_covered_are_left_out(tiny_subject, tiny_prior, make_capture, tmp_path):
+    capture = make_capture(tmp_path / "capture", tiny_prior.hash)
+    occluded = np.zeros(capture.count)
+    occluded[10:30] = 0.3
+    vars(capture)["track"] = capture.track | {"occluded": occluded}
+    assert frames_note(capture, CONFIG) == "20 of 60 frames are left out: something is before the face."
+    material = Material.of(capture, tiny_subject, tmp_path / "frames", CONFIG)
+    assert material.learnt.tolist() == [*range(10), *range(30, 60)]
+    seen = [material.batch(CONFIG, 16, slice(None), np.random.default_rng(seed)).index for seed in range(40)]
+    assert not set(range(10, 30)) & set(torch.cat(seen).tolist())
+    occluded[:60] = 0.3
+    with pytest.raises(ConfigError, match="before the face in all of the 60 frames"):
+        Material.of(capture, tiny_subject, tmp_path / "other", CONFIG)
 
 
 def test_bfloat16_trains_nearly_alike(tiny_subject, tiny_capture, tmp_path):

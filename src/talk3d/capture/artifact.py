@@ -16,7 +16,8 @@ from ..camera import Orbit
 from ..errors import ArtifactError
 from ..video.read import read_frames
 from .detect import apply, invert, warp
-from .mask import Regions, region_masks
+from .palette import Palette
+from .regions import Regions, region_masks
 
 
 class Capture(artifacts.Capture):
@@ -100,9 +101,31 @@ class Capture(artifacts.Capture):
         return self.track["lip_width"]
 
     @property
+    def brow_height(self) -> Float[np.ndarray, frames]:
+        """Of the brows over the corners of the eyes, in distances between the outer eye corners; nods are taken off.
+
+        Raises:
+            ArtifactError: the capture is of a version that did not measure it.
+        """
+        return self._curve("brow_height")
+
+    def _curve(self, name: str) -> np.ndarray:
+        if name not in self.track:
+            raise ArtifactError(f"`{self.root}` holds no `{name}`: it was made by an older version. Prepare the video again.")
+        return self.track[name]
+
+    @property
     def confidence(self) -> Float[np.ndarray, frames]:
         """The tracker's 0..1; 0 where a short loss of the face was bridged."""
         return self.track["confidence"]
+
+    @property
+    def occluded(self) -> Float[np.ndarray, frames]:
+        """Part of the face that something is before, 0..1; 0 throughout where nobody looked, as in captures of older versions.
+
+        `frames.free_frames` says which frames may be learnt from.
+        """
+        return self.track["occluded"] if "occluded" in self.track else np.zeros(self.count)
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[UInt8[np.ndarray, "side side 3"]]:
         """The aligned crops of a range of frames, RGB; background where they reach beyond the source, see `inside`."""
@@ -112,9 +135,18 @@ class Capture(artifacts.Capture):
         """The person's mask in the crops of a range of frames, 0..255."""
         return read_frames(self.path("person.mkv"), start=start, stop=self.count if stop is None else stop, gray=True)
 
-    def region_masks(self, index: int, person: UInt8[np.ndarray, "side side"]) -> Regions:
-        """Face, mouth, eyes, head, torso and background of crop `index`, given its mask."""
-        return region_masks(self.landmarks[index] * self.resolution, person)
+    @cached_property
+    def palette(self) -> Palette | None:
+        """What skin, hair and clothes of the film look like; None where nobody learnt it, as in captures of older versions."""
+        if "palette.safetensors" not in self.manifest["members"]:
+            return None
+        return Palette.of({name: tensor.numpy() for name, tensor in self.tensors("palette.safetensors").items()})
+
+    def region_masks(
+        self, index: int, picture: UInt8[np.ndarray, "side side 3"], person: UInt8[np.ndarray, "side side"]
+    ) -> Regions:
+        """Face, hair, neck, clothes and more of crop `index`, given the crop and its mask; see `Regions`."""
+        return region_masks(self.landmarks[index] * self.resolution, person, picture, self.palette)
 
     def inside(self, index: int) -> Bool[np.ndarray, "side side"]:
         """Where crop `index` lies within the source's frame; elsewhere it shows the background and no person."""

@@ -32,18 +32,20 @@ from ..video.read import read_frames
 from ..video.source import Pictures
 from .artifact import Capture
 from .choose import choose, require_seconds
+from .covers import find_covers
 from .cut import cut_crops
 from .detect import apply
 from .mask import PersonSegmenter, Plate, background_plate
+from .palette import learn_from
 from .passes import Progress, follow_face, follow_skin
 from .people import LOOKS, Person, choose_person, find_people, portraits
-from .pose import CHUNK, Poses
+from .pose import CHUNK, Poses, upright_brows
 from .report import Found, review
 from .sound import Heard, hear, write_in_step
 from .steady import Follower, firm_points, refine
 from .stretches import Stretches, identity_of, keeping
 from .takes import MIN_TAKE, bridge, find_takes, parts_of, select, solve_parts, split_of
-from .track import FACE_OVAL, OUTER_EYE_CORNERS, Track, eye_opening, gaze, lip_gap, lip_width
+from .track import FACE_OVAL, OUTER_EYE_CORNERS, Track, brow_height, eye_opening, gaze, lip_gap, lip_width
 from .voice import load_voice
 
 CONSENTS = ("self", "permission", "synthetic")
@@ -151,8 +153,16 @@ def prepare(
             looks = cut_crops(
                 draft.folder, video, frame_numbers, crops, arrays["landmarks"], plate, segment, resolution, kept, say
             )
-            say("writing sound", 0.0)
             seen = slice(*split["train"])
+            say("learning colours", 0.0)
+            palette = learn_from(draft.folder, arrays["landmarks"][seen])
+            if palette is not None:
+                draft.write_tensors(
+                    "palette.safetensors", {name: torch.from_numpy(values) for name, values in palette.tensors().items()}
+                )
+            say("looking for covers", 0.0)
+            arrays["occluded"] = find_covers(draft.folder, arrays, canonical, orbit, seen, parts)
+            say("writing sound", 0.0)
             learnt = [part for part in parts if part.stop <= seen.stop]
             lateness, drift = write_in_step(
                 draft.folder / "audio.flac", sound_file, takes, arrays["landmarks"][seen], frame_numbers[seen], learnt, sync
@@ -236,9 +246,9 @@ def _into_crops(landmarks: np.ndarray, crops: np.ndarray, resolution: int) -> np
 
 
 def _curves(observed: Track, poses: Poses, train: Sequence[int], canonical: np.ndarray, orbit: Orbit) -> dict[str, np.ndarray]:
-    """Blink, lip gap, lip width, gaze and height of the face in each frame.
+    """Blink, lip gap, lip width, brow height, gaze and height of the face in each frame.
 
-    Lips are in distances between the outer eye corners, the face in source pixels.
+    Lips and brows are in distances between the outer eye corners, the face in source pixels.
     """
     frontal = orbit.project(torch.from_numpy(canonical[list(OUTER_EYE_CORNERS)]).double(), *torch.zeros(2, 1).double())
     corners = float(torch.linalg.norm(frontal[0, 0] - frontal[0, 1]))  # in crop widths, so free of the yaw's shortening
@@ -252,6 +262,7 @@ def _curves(observed: Track, poses: Poses, train: Sequence[int], canonical: np.n
         "blink": np.clip((opened - opening) / (opened - closed), 0, 1),
         "lip_gap": lip_gap(observed.landmarks) / unit,
         "lip_width": lip_width(observed.landmarks) / unit,
+        "brow_height": upright_brows(brow_height(observed.landmarks) / unit, poses, canonical, orbit),
         "gaze": gaze(observed.lids, observed.irises),
         "face_height": np.linalg.norm(observed.landmarks[:, FACE_OVAL[0]] - observed.landmarks[:, FACE_OVAL[18]], axis=-1),
     }

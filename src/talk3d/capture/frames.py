@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..partials import partial_path, remove_stale_partials
 from .artifact import Capture
+from .covers import OCCLUDED
 from .detect import warp
 
 
@@ -45,15 +46,20 @@ class Views:
         return len(self.target)
 
 
-def spread_frames(start: int, stop: int, resolution: int, gigabytes: float) -> Int[np.ndarray, " kept"]:
-    """The frames `start` to `stop` if they fit into so many gigabytes on disk; else as many as do, evenly spread.
+def free_frames(capture: Capture, start: int, stop: int) -> Int[np.ndarray, " free"]:
+    """The frames `start` to `stop` that a person may be learnt from: those in which nothing is before the face."""
+    return start + np.flatnonzero(capture.occluded[start:stop] < OCCLUDED)
+
+
+def spread_frames(among: Int[np.ndarray, " some"], resolution: int, gigabytes: float) -> Int[np.ndarray, " kept"]:
+    """Some frames if they fit into so many gigabytes on disk; else as many of them as do, evenly spread.
 
     A minute of 256² pictures and mattes takes 0.4 GB, an hour 24 GB.
     """
     most = max(1, int(gigabytes * 1e9 / (4 * resolution**2)))
-    if stop - start <= most:
-        return np.arange(start, stop)
-    return start + ((2 * np.arange(most) + 1) * (stop - start)) // (2 * most)
+    if len(among) <= most:
+        return among
+    return among[((2 * np.arange(most) + 1) * len(among)) // (2 * most)]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Who is where in the picture: the person's mask, regions of the face, and the background behind the person.
+"""Who is where in the picture: the person's mask, the background behind the person, and outlines drawn as masks.
 
 Masks are uint8, 0 outside to 255 inside, soft at edges. Letters: H, W picture size; S sampled frames.
 """
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from ..frozen import load_tflite
-from .track import FACE_OVAL, LEFT_EYE, OUTER_LIPS, RIGHT_EYE
+from .track import FACE_OVAL
 
 MARGIN = 0.02
 """How far background must be from the person to be trusted, as a part of the picture's larger side."""
@@ -146,48 +146,7 @@ def mend_mask(
     return cv2.max(mask, sure)
 
 
-# ---------------------------------------------------------------------------------------------------------- regions
-
-
-@dataclass(frozen=True)
-class Regions:
-    """Parts of one picture; each True inside. All lie within the person except `background`."""
-
-    face: Bool[np.ndarray, "height width"]
-    """The hull of the landmarks, brow to chin."""
-    mouth: Bool[np.ndarray, "height width"]
-    """The lips and a quarter of their size around."""
-    eyes: Bool[np.ndarray, "height width"]
-    """Both eyes with their lids."""
-    head: Bool[np.ndarray, "height width"]
-    """Face, hair and ears: the person above the jaw line."""
-    torso: Bool[np.ndarray, "height width"]
-    """The person below the jaw line, long hair included."""
-    background: Bool[np.ndarray, "height width"]
-
-
-def region_masks(landmarks: Float[np.ndarray, "468 2"], person: UInt8[np.ndarray, "height width"]) -> Regions:
-    """Regions of a picture.
-
-    Args:
-        landmarks: positions in pixels of this picture.
-        person: the person's mask.
-    """
-    inside = person > 127
-    face = hull_mask(landmarks, person.shape)
-    mouth = hull_mask(_grown(landmarks[list(OUTER_LIPS)], 1.25), person.shape)
-    eyes = hull_mask(_grown(landmarks[list(LEFT_EYE)], 1.6), person.shape) | hull_mask(
-        _grown(landmarks[list(RIGHT_EYE)], 1.6), person.shape
-    )
-    above = polygon_mask(_jaw_line_up(landmarks, person.shape), person.shape)
-    return Regions(
-        face=face,
-        mouth=mouth,
-        eyes=eyes,
-        head=(inside & above) | face,
-        torso=inside & ~above & ~face,
-        background=~inside & ~face,
-    )
+# ---------------------------------------------------------------------------------------------------------- outlines
 
 
 def hull_mask(points: Float[np.ndarray, "points 2"], size: tuple[int, ...]) -> Bool[np.ndarray, "height width"]:
@@ -203,17 +162,16 @@ def polygon_mask(points: Float[np.ndarray, "points 2"], size: tuple[int, ...]) -
     return mask.astype(bool)
 
 
-def _grown(points: np.ndarray, factor: float) -> np.ndarray:
-    centre = points.mean(axis=0)
-    return centre + factor * (points - centre)
+def above_jaw(landmarks: Float[np.ndarray, "468 2"], size: tuple[int, ...]) -> Bool[np.ndarray, "height width"]:
+    """Pixels of a picture of `size` (height, width) above the jaw line; beside the jaw it runs level from its corners.
 
-
-def _jaw_line_up(landmarks: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Outline of everything above the jaw line; beside the jaw the line runs level from its corners."""
+    Args:
+        landmarks: positions in pixels of this picture.
+        size: of the picture.
+    """
     height, width = size
     lower = landmarks[[FACE_OVAL[i] for i in range(12, 25)]]  # from the viewer's right jaw corner to the left one
     far = 4 * max(height, width)
     right, left = lower[0], lower[-1]
-    return np.concatenate(
-        [[[far, right[1]]], lower, [[-far, left[1]]], [[-far, -far]], [[far, -far]]],
-    )
+    outline = np.concatenate([[[far, right[1]]], lower, [[-far, left[1]]], [[-far, -far]], [[far, -far]]])
+    return polygon_mask(outline, size)

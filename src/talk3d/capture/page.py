@@ -148,6 +148,12 @@ def _clouds(recording: Recording) -> list[Cloud]:
         Cloud(
             "What the mouth does", groups(track["lip_width"], track["lip_gap"]), "width, eye distances", "gap, eye distances"
         ),
+        Cloud(
+            "What brows and lids do",
+            groups(track["blink"], track["brow_height"]),
+            "closed, part",
+            "brows over eyes, eye distances",
+        ),
     ]
 
 
@@ -194,8 +200,12 @@ def _charts(recording: Recording) -> list[Chart]:
         ),
         ("Brightness of the skin, levels", {"brightness": over(looks.brightness)}, (0.0, 255.0)),
         (
-            f"Tracking: confidence, and residual as a part of the most that is good ({OFF:g})",
-            {"confidence": over(track["confidence"]), "residual": over(track["residual"] / OFF)},
+            f"Tracking: confidence, covered part of the face, and residual as a part of the most that is good ({OFF:g})",
+            {
+                "confidence": over(track["confidence"]),
+                "covered": over(track["occluded"]),
+                "residual": over(track["residual"] / OFF),
+            },
             (0.0, max(1.0, float((track["residual"] / OFF).max()))),
         ),
     ]

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 
 from ..camera import Orbit
-from .track import LEFT_BROW, LEFT_EYE, RIGHT_BROW, RIGHT_EYE, UNDER_NOSE
+from .track import LEFT_BROW, LEFT_EYE, OUTER_EYE_CORNERS, RIGHT_BROW, RIGHT_EYE, UNDER_NOSE, brow_height
 
 HUBER = 0.006
 """Residuals beyond this, in crop widths, count linearly: about what a well-tracked rigid landmark is off by."""
@@ -301,3 +301,24 @@ def matrix_of(similarity: np.ndarray) -> np.ndarray:
     """[F, 2, 3] from (a, b, tx, ty)."""
     a, b, tx, ty = np.moveaxis(similarity, -1, 0)
     return np.stack([np.stack([a, -b, tx], -1), np.stack([b, a, ty], -1)], axis=-2)
+
+
+def upright_brows(
+    height: Float[np.ndarray, " frames"], poses: Poses, canonical: Float[np.ndarray, "468 3"], orbit: Orbit
+) -> Float[np.ndarray, " frames"]:
+    """Brow heights as they would be if the head looked straight ahead.
+
+    Brows stand further out than the eyes, so a nod moves them against each other by more than brows are ever raised. What it
+    does to the brows of the prior's own face is taken off.
+
+    Args:
+        height: as seen, in distances between the outer eye corners of a head that looks straight ahead.
+        poses: of these frames.
+        canonical: the prior's landmarks, scene units.
+        orbit: the prior's camera.
+    """
+    points = torch.from_numpy(canonical).double()
+    angles = [torch.from_numpy(np.append(angle, 0.0)) for angle in (poses.yaw, poses.pitch)]
+    seen = orbit.project(points, *angles).numpy()
+    resting = brow_height(seen) / float(np.linalg.norm(np.subtract(*seen[-1, list(OUTER_EYE_CORNERS)])))
+    return height - resting[:-1] + resting[-1]

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 
 from ..video.clock import FPS
 from .checks import MATERIAL, PERSON, PICTURE, Check, Recording, check, judged, time_of, worst
+from .covers import OCCLUDED
 from .cut import MAX_MOTION
 
 CLOSED, OPEN = 0.03, 0.1
@@ -137,6 +138,7 @@ def _person(recording: Recording) -> list[Check]:
     moves = openings(gap)
     rate = 60 * moves / speaking
     blinks = count_blinks(track["blink"])
+    covered = track["occluded"] >= OCCLUDED
     strange = (track["confidence"] < UNSURE) | (track["residual"] > OFF)
     return [
         check(
@@ -187,6 +189,14 @@ def _person(recording: Recording) -> list[Check]:
             f"In {strange.mean():.1%} of the frames the tracker was unsure, or its points fit no head.",
             "Keep hands, hair and microphones off the face, and light it evenly.",
             recording.film(worst(track["residual"] / OFF + (track["confidence"] < UNSURE))),
+        ),
+        check(
+            "Face in full view", PERSON, judged(covered.mean(), 0.02, 0.5), covered.mean(),
+            f"{covered.mean():.1%} of the frames covered", "2% or less",
+            "something is before the face",
+            f"In {covered.mean():.1%} of the frames a hand or a thing seems to be before the face; they are not learnt from.",
+            "Keep hands, microphones and cups off the face, and tie back hair that falls over it.",
+            recording.film(worst(track["occluded"], 4)),
         ),
     ]  # fmt: skip
 

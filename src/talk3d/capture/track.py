@@ -269,6 +269,20 @@ def lip_width(landmarks: Float[np.ndarray, "frames 468 2"]) -> Float[np.ndarray,
     return np.linalg.norm(landmarks[:, INNER_LIPS[0]] - landmarks[:, INNER_LIPS[10]], axis=-1)
 
 
+def brow_height(landmarks: Float[np.ndarray, "frames 468 2"]) -> Float[np.ndarray, "frames"]:
+    """How far the brows are above the line through the corners of their eyes, mean of both, in the landmarks' unit.
+
+    Corners are what it is measured from because lids blink. It shrinks and grows as a head nods: see `pose.upright_brows`.
+    """
+    heights = []
+    for brow, corners in ((LEFT_BROW, EYE_CORNERS[0]), (RIGHT_BROW, EYE_CORNERS[1])):
+        left, right = landmarks[:, corners[0]], landmarks[:, corners[1]]
+        along = (right - left) / np.linalg.norm(right - left, axis=-1, keepdims=True)
+        away = landmarks[:, list(brow)].mean(axis=1) - left
+        heights.append(away[:, 0] * along[:, 1] - away[:, 1] * along[:, 0])
+    return np.mean(heights, axis=0)
+
+
 def eye_opening(lids: Float[np.ndarray, "frames 2 16 2"]) -> Float[np.ndarray, "frames"]:
     """Distance between the lids divided by the eye's width, mean of both eyes.
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from ..capture.mask import PersonSegmenter, hull_mask, polygon_mask, region_masks
+from ..capture.mask import PersonSegmenter, hull_mask, polygon_mask
+from ..capture.regions import region_masks
 from ..capture.track import FACE_OVAL, OUTER_LIPS
 from ..judges.sync import FEWEST, REACH, read_curve, sync_curve
 from . import lips as lip_scores
@@ -269,7 +270,7 @@ def _masks(frame: np.ndarray, landmarks: np.ndarray, segment: PersonSegmenter) -
     mouth = hull_mask(lips.mean(axis=0) + 1.5 * (lips - lips.mean(axis=0)), size)
     jaw, top, chin = (landmarks[points].astype(np.float64) for points in (list(JAW), FACE_OVAL[0], FACE_OVAL[18]))
     band = polygon_mask(np.concatenate([jaw, (jaw + NECK * (chin - top))[::-1]]), size)
-    masks = {"face": regions.face, "mouth": mouth, "torso": regions.torso, "neck": band & ~regions.face}
+    masks = {"face": regions.face, "mouth": mouth, "torso": regions.torso | regions.neck, "neck": band & ~regions.face}
     return {name: mask.astype(np.float32) for name, mask in masks.items()}
 
 

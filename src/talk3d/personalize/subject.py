@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..capture.artifact import Capture
-from ..capture.frames import PersonFrames, spread_frames
+from ..capture.frames import PersonFrames, free_frames, spread_frames
 from ..errors import ArtifactError, ConfigError
 from ..prior.generator import Generator, LoadedPrior
 from ..prior.subject import save_subject
@@ -96,6 +96,12 @@ def personalize(
         raise ConfigError(
             f"The capture has only {stop - start} training frames, {config.frames} are needed. Record a longer video."
         )
+    free = free_frames(capture, start, stop)
+    if len(free) < config.frames:
+        raise ConfigError(
+            f"Something is before the face in all but {len(free)} of {stop - start} training frames, and {config.frames} free "
+            "ones are needed. Record again, and keep hands, microphones and cups off the face."
+        )
     if capture.prior_hash != prior.artifact.hash:
         raise ArtifactError(
             f"The capture was posed with prior {capture.prior_hash[:12]}, but prior {prior.artifact.hash[:12]} was given. "
@@ -106,8 +112,8 @@ def personalize(
             f"The pictures of the prior `{prior.profile.name}` carry no alpha, so a person cannot be told from a background in "
             "them, and personalising needs that. Use the shipped prior, or one made by `talk3d prior train --heads`."
         )
-    chosen = choose_frames(capture, config.frames, np.arange(start, stop))
-    refined = spread_frames(start, stop, capture.resolution, config.cache_gigabytes)
+    chosen = choose_frames(capture, config.frames, free)
+    refined = spread_frames(free, capture.resolution, config.cache_gigabytes)
     frames = PersonFrames.cached(capture, cache, start, stop, np.union1d(refined, chosen))
     yaw, pitch = torch.from_numpy(capture.yaw).float(), torch.from_numpy(capture.pitch).float()
     views = frames.views(chosen)

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..capture.artifact import Capture
-from ..capture.frames import PersonFrames, Views, spread_frames
+from ..capture.frames import PersonFrames, Views, free_frames, spread_frames
 from ..errors import ConfigError
 from ..judges.sync import lips_in_face
 from ..prior.patch import Windows
@@ -26,6 +26,12 @@ from .listen import augment, closed_frames
 from .reader import LipSpace
 from .sampler import WindowSampler, draw_outlines, lip_outlines
 from .validate import held_out, spread_over
+
+
+def learnable(capture: Capture, config: TrainConfig) -> Int[np.ndarray, " free"]:
+    """The frames that may be learnt from: those before the held-out ones in which nothing is before the face."""
+    start, _ = capture.train
+    return free_frames(capture, start, start + last_learnt(capture, config)) - start
 
 
 def last_learnt(capture: Capture, config: TrainConfig) -> int:
@@ -91,15 +97,21 @@ class Material:
             config: says how many, and how many are held out.
 
         Raises:
-            ConfigError: losses compare neighbours, and there is no room for all frames.
+            ConfigError: losses compare neighbours, and there is no room for all frames; or the face is covered in all of them.
         """
         start, stop = capture.train
         border = last_learnt(capture, config)
-        learnt = spread_frames(0, border, capture.resolution, config.cache_gigabytes)
-        validated = spread_over(border, stop - start)
-        if config.weights.pairs and len(learnt) < border:
+        free = learnable(capture, config)
+        if not len(free):
             raise ConfigError(
-                f"The losses of changes from frame to frame need neighbours, but only {len(learnt)} of {border} frames fit "
+                f"Something is before the face in all of the {border} frames that could be learnt from. Record again, and keep "
+                "hands, microphones and cups off the face."
+            )
+        learnt = spread_frames(free, capture.resolution, config.cache_gigabytes)
+        validated = spread_over(border, stop - start)
+        if config.weights.pairs and len(learnt) < len(free):
+            raise ConfigError(
+                f"The losses of changes from frame to frame need neighbours, but only {len(learnt)} of {len(free)} frames fit "
                 f"into {config.cache_gigabytes:g} GB. Raise cache_gigabytes, or set the weights temporal and smoothness to 0."
             )
         conditions, landmark_scale = training_conditions(capture, subject, config.audio)

@@ -30,6 +30,8 @@ class WindowSampler:
     """Odds of the frames that are chosen for their eyes: half of them evenly, half by how closed the eyes are."""
     lips_top: Float[np.ndarray, " frames"]
     """Upper edge of the lips' outline, y, likewise."""
+    firsts: Int[np.ndarray, " frames"]
+    """Where a pair begins that is to hold each frame: at it, or at the nearest one that its successor in the film follows."""
 
     @classmethod
     def of(cls, capture: Capture) -> WindowSampler:
@@ -38,12 +40,18 @@ class WindowSampler:
         top = lip_outlines(capture)[slice(*capture.train), :, 1].min(1)
         blink = np.clip(capture.blink[slice(*capture.train)], 0, 1).astype(np.float64) + 1e-6
         odds = 0.5 / len(blink) + 0.5 * blink / blink.sum()
-        return cls(landmarks[:, list(OUTER_LIPS)].mean(1), landmarks[:, list(OUTER_EYE_CORNERS)].mean(1), odds, top)
+        return cls(
+            landmarks[:, list(OUTER_LIPS)].mean(1),
+            landmarks[:, list(OUTER_EYE_CORNERS)].mean(1),
+            odds,
+            top,
+            _firsts(np.arange(len(odds))),
+        )
 
     def among(self, rows: Int[np.ndarray, " some"]) -> WindowSampler:
         """At some of the frames only."""
         odds = self.blinking[rows]
-        return WindowSampler(self.mouths[rows], self.eyes[rows], odds / odds.sum(), self.lips_top[rows])
+        return WindowSampler(self.mouths[rows], self.eyes[rows], odds / odds.sum(), self.lips_top[rows], _firsts(rows))
 
     def choose(self, count: int, size: int, rng: np.random.Generator, pairs: bool = False) -> tuple[np.ndarray, Windows]:
         """Frames [B] and a window of each: every second one at the mouth, one in four at the eyes, the others anywhere.
@@ -58,7 +66,7 @@ class WindowSampler:
         """
         if pairs:
             first, windows = self.choose(count // 2, size, rng)
-            index = np.minimum(first, len(self.mouths) - 2)[:, None] + [0, 1]
+            index = self.firsts[first][:, None] + [0, 1]
             return index.reshape(-1), windows.repeat(2)
         turn = (np.arange(count) + rng.integers(4)) % 4  # so that smaller counts have their turns too
         index = rng.integers(0, len(self.mouths), count)
@@ -85,8 +93,20 @@ class WindowSampler:
         each = 2 if pairs else 1
         seen = (windows.top + windows.side) / windows.size > self.lips_top[index]
         taken = ~seen.reshape(-1, each).any(1) & (rng.random(len(index) // each) < part)
-        others = rng.integers(0, len(self.mouths) - each + 1, len(taken))[:, None] + np.arange(each)
+        others = rng.integers(0, len(self.mouths) - each + 1, len(taken))
+        others = (self.firsts[others] if pairs else others)[:, None] + np.arange(each)
         return np.where(taken[:, None], others, index.reshape(-1, each)).reshape(-1)
+
+
+def _firsts(rows: Int[np.ndarray, " some"]) -> Int[np.ndarray, " some"]:
+    """See `WindowSampler.firsts`, of frames that ascend and may have gaps."""
+    here, followed = np.arange(len(rows)), np.flatnonzero(np.diff(rows) == 1)
+    if not len(followed):
+        return np.minimum(here, len(rows) - 2)
+    after = np.searchsorted(followed, here).clip(max=len(followed) - 1)
+    before = np.maximum(after - 1, 0)
+    nearer = np.abs(here - followed[before]) < np.abs(here - followed[after])
+    return followed[np.where(nearer, before, after)]
 
 
 def lip_outlines(capture: Capture) -> Float[np.ndarray, "frames points 2"]:

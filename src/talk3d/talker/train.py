@@ -33,7 +33,7 @@ from .config import TrainConfig
 from .delta import DeltaConfig, DeltaNetwork
 from .draw import Talker, draw_frames
 from .listen import learn_to_listen, listening_parameters
-from .material import Material, last_learnt
+from .material import Material, last_learnt, learnable
 from .modes import EXPRESSIONS
 from .objective import Objective, Step
 from .preview import Preview
@@ -58,12 +58,17 @@ def finish_run(run: Path) -> None:
 
 
 def frames_note(capture: Capture, config: TrainConfig) -> str | None:
-    """What the user should know if not all frames are learnt from for want of disk space."""
-    border = last_learnt(capture, config)
-    kept = len(spread_frames(0, border, capture.resolution, config.cache_gigabytes))
-    if kept == border:
-        return None
-    return f"{kept} of {border} frames are learnt from, evenly spread, so that they fit into {config.cache_gigabytes:g} GB."
+    """What the user should know if not all frames are learnt from: the face is covered, or disk space is wanting."""
+    border, free = last_learnt(capture, config), learnable(capture, config)
+    kept = len(spread_frames(free, capture.resolution, config.cache_gigabytes))
+    notes = []
+    if len(free) < border:
+        notes.append(f"{border - len(free)} of {border} frames are left out: something is before the face.")
+    if kept < len(free):
+        notes.append(
+            f"{kept} of {len(free)} frames are learnt from, evenly spread, so that they fit into {config.cache_gigabytes:g} GB."
+        )
+    return " ".join(notes) or None
 
 
 def train_talker(
