@@ -76,6 +76,7 @@ DEFECTS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]]
     "Tracking": (
         {"confidence": some(0.6, 0.015, 1.0)}, {"confidence": some(0.6, 0.025, 1.0)}, {"residual": some(0.04, 0.4, 0.007)},
     ),
+    "Face in full view": tuple({"occluded": some(0.3, part, 0.02)} for part in (0.015, 0.025, 0.6)),
     "Loudness": tuple({"sounding": sounding(loudness=level)} for level in (-35.0, -37.0, None)),
     "Noise": tuple({"sounding": sounding(signal_to_noise=ratio)} for ratio in (16.0, 14.0, 5.0)),
     "Clipping": tuple({"heard": Heard(70.0, 1.0, 48000, 1, part)} for part in (0.004, 0.006, 0.2)),

@@ -91,7 +91,7 @@ def test_the_page_is_whole_and_asks_for_nothing_else(shown: Callable[..., str]) 
     assert not {"script", "link", "iframe"} & {tag for tag, _ in read.tags}
     assert "Good: 70 s of one person" in text
     assert "What to do" not in text
-    assert text.count("class='mark pass'") == 27
+    assert text.count("class='mark pass'") == 28
     assert shown() == text
 
 
