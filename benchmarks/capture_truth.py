@@ -53,13 +53,6 @@ FROM_468 = (
 """Points 17 to 67 of the 68-point scheme (brows, nose, eyes, lips) in the face mesh's."""
 
 
-def wander(frames: int, hertz: float, rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise of unit deviation."""
-    spectrum = np.fft.rfft(rng.standard_normal(frames + 200))
-    track = np.fft.irfft(spectrum * np.exp(-((np.fft.rfftfreq(frames + 200, 1 / FPS) / hertz) ** 2)), frames + 200)[:frames]
-    return (track - track.mean()) / track.std()
-
-
 def make_film(who: str, kind: str, folder: Path, pack: HeadPack, size: int, noise: float, crf: int) -> None:
     """Render one film with its truth, unless it is there."""
     from make_truth_pack import PEOPLE, room
@@ -70,8 +63,8 @@ def make_film(who: str, kind: str, folder: Path, pack: HeadPack, size: int, nois
     person, frames = PEOPLE[who], FILMS[kind]
     script, rng = script_of(who, kind, pack)
     moves = float(kind == "moving")
-    yaw, pitch, roll = (moves * np.radians(TURNS[name]) * wander(frames, 0.5, rng) for name in TURNS)
-    shift = moves * 0.04 * np.stack([wander(frames, 0.4, rng), wander(frames, 0.4, rng)], 1)
+    yaw, pitch, roll = (moves * np.radians(TURNS[name]) * wander(frames, FPS, 0.5, rng) for name in TURNS)
+    shift = moves * 0.04 * np.stack([wander(frames, FPS, 0.4, rng), wander(frames, FPS, 0.4, rng)], 1)
     background = room(person.wall, person.seed)
     background = warp(background, np.array([[size / 256, 0, 0], [0, size / 256, 0]]), (size, size))
     cameras = ORBIT.pose(torch.from_numpy(yaw).float(), torch.from_numpy(pitch).float()).numpy()

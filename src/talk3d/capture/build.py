@@ -138,7 +138,7 @@ def prepare(
 
         say("posing", 0.0)
         segment = PersonSegmenter()
-        poses, plate = _pose(video, frame_numbers, observed, parts, split["train"], canonical, orbit, segment, kept, say)
+        poses, plate = _pose(video, info, frame_numbers, observed, parts, split["train"], canonical, orbit, segment, kept, say)
         crops = poses.crop_from_source(resolution)
         arrays = {
             "yaw": poses.yaw,
@@ -215,6 +215,7 @@ def _check_input(video: Path | Pictures, sound_file: Path) -> tuple[VideoInfo, H
 
 def _pose(
     video: Path | Pictures,
+    info: VideoInfo,
     frame_numbers: np.ndarray,
     observed: Track,
     parts: list[slice],
@@ -226,7 +227,7 @@ def _pose(
     say: Progress,
 ) -> tuple[Poses, Plate]:
     """Steady poses of all frames, and the background: what the second pass over the film is for."""
-    info, frames = require_video(video), len(frame_numbers)
+    frames = len(frame_numbers)
     rough = solve_parts(observed, parts, canonical, orbit)
     most = max(8, min(48, SAMPLE_BYTES // (info.width * info.height * 3)))
     sampled = np.linspace(0, train[1] - 1, most).astype(int).tolist()

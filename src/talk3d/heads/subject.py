@@ -58,20 +58,20 @@ def write_script(phones: Sequence[Phone], frames: int, fps: float, pack: HeadPac
     rng = np.random.default_rng(seed)
     lips = lip_shapes(phones, frames, fps, pack.visemes["viseme_to_expression"])
     blink = _blinks(frames, fps, rng)
-    brow = np.clip(_wander(frames, fps, 0.6, rng), 0, None) * 0.35
-    smile = np.clip(_wander(frames, fps, 0.2, rng), 0, None) * 0.1
+    brow = np.clip(wander(frames, fps, 0.6, rng), 0, None) * 0.35
+    smile = np.clip(wander(frames, fps, 0.2, rng), 0, None) * 0.1
     for row, b, up, happy in zip(lips, blink, brow, smile, strict=True):
         row["eyeBlink"] = float(b)
         row["browInnerUp"] = float(up)
         row["browOuterUp"] = float(up * 0.7)
         row["mouthSmile"] = row.get("mouthSmile", 0.0) + float(happy)
-    gaze = np.stack([_wander(frames, fps, 0.8, rng) * 0.06, _wander(frames, fps, 0.8, rng) * 0.03], 1)
+    gaze = np.stack([wander(frames, fps, 0.8, rng) * 0.06, wander(frames, fps, 0.8, rng) * 0.03], 1)
     return Script(
         expression=lips,
         gaze=gaze,
-        yaw=_wander(frames, fps, 0.35, rng) * math.radians(7),
-        pitch=_wander(frames, fps, 0.35, rng) * math.radians(3),
-        shift=np.stack([_wander(frames, fps, 0.2, rng), _wander(frames, fps, 0.2, rng)], 1) * 0.012,
+        yaw=wander(frames, fps, 0.35, rng) * math.radians(7),
+        pitch=wander(frames, fps, 0.35, rng) * math.radians(3),
+        shift=np.stack([wander(frames, fps, 0.2, rng), wander(frames, fps, 0.2, rng)], 1) * 0.012,
         fps=fps,
     )
 
@@ -156,7 +156,7 @@ def _blinks(frames: int, fps: float, rng: np.random.Generator) -> NDArray[np.flo
     return track
 
 
-def _wander(frames: int, fps: float, hertz: float, rng: np.random.Generator) -> NDArray[np.float64]:
+def wander(frames: int, fps: float, hertz: float, rng: np.random.Generator) -> NDArray[np.float64]:
     """Low-passed noise of unit deviation."""
     count = frames + int(8 * fps)
     spectrum = np.fft.rfft(rng.standard_normal(count))
