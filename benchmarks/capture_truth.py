@@ -32,7 +32,7 @@ from talk3d.capture.mask import above_jaw, polygon_mask
 from talk3d.capture.regions import region_masks
 from talk3d.heads.model import HeadPack
 from talk3d.heads.raster import LABELS, landmarks68, project, render_head
-from talk3d.heads.subject import Phone, Script, write_script
+from talk3d.heads.subject import Phone, Script, wander, write_script
 from talk3d.partials import write_whole
 from talk3d.prior.generator import load_prior
 from talk3d.video.clock import AUDIO_RATE, FPS

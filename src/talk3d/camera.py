@@ -46,7 +46,7 @@ class Orbit:
     focal: float = 3.2
     """Focal length divided by the image size."""
 
-    def pose(self, yaw: Float[Tensor, "cameras"], pitch: Float[Tensor, "cameras"]) -> Float[Tensor, "cameras 4 4"]:
+    def pose(self, yaw: Float[Tensor, " cameras"], pitch: Float[Tensor, " cameras"]) -> Float[Tensor, "cameras 4 4"]:
         """Cameras at the given angles (radians; pitch is a true elevation); returns cam2world."""
         origin = self.radius * torch.stack([pitch.cos() * yaw.sin(), pitch.sin(), pitch.cos() * yaw.cos()], dim=-1)
         return look_at(origin, torch.tensor(self.pivot, dtype=yaw.dtype, device=yaw.device))
@@ -56,7 +56,7 @@ class Orbit:
         return torch.tensor([[self.focal, 0.0, 0.5], [0.0, self.focal, 0.5], [0.0, 0.0, 1.0]])
 
     def project(
-        self, points: Float[Tensor, "*points 3"], yaw: Float[Tensor, "cameras"], pitch: Float[Tensor, "cameras"]
+        self, points: Float[Tensor, "*points 3"], yaw: Float[Tensor, " cameras"], pitch: Float[Tensor, " cameras"]
     ) -> Float[Tensor, "cameras *points 2"]:
         """Where world points (scene units) appear: x to the right, y down, 0..1 across the image."""
         cam2world = self.pose(yaw, pitch)
@@ -86,10 +86,10 @@ class ViewCone:
 
 
 def eg3d_look_at(
-    yaw: Float[Tensor, "cameras"],
-    pitch: Float[Tensor, "cameras"],
+    yaw: Float[Tensor, " cameras"],
+    pitch: Float[Tensor, " cameras"],
     pivot: Float[Tensor, "3"] | Float[Tensor, "cameras 3"],
-    radius: float | Float[Tensor, "cameras"] = 2.7,
+    radius: float | Float[Tensor, " cameras"] = 2.7,
 ) -> Float[Tensor, "cameras 4 4"]:
     """EG3D's look-at sampler, for checkpoints trained on its labels; returns cam2world.
 
@@ -104,7 +104,7 @@ def eg3d_look_at(
     return look_at(scale * direction, pivot)
 
 
-def eg3d_elevation(pitch: Float[Tensor, "cameras"]) -> Float[Tensor, "cameras"]:
+def eg3d_elevation(pitch: Float[Tensor, " cameras"]) -> Float[Tensor, " cameras"]:
     """EG3D's pitch as the true elevation (radians) that every other function wants: the inverse of its warp, and its sign.
 
     With it ``Orbit.pose`` gives what :func:`eg3d_look_at` gives.

@@ -154,7 +154,7 @@ class Capture(artifacts.Capture):
         whole = np.full((source["height"], source["width"]), 255, np.uint8)
         return warp(whole, self.crop_from_source[index], (self.resolution, self.resolution)) == 255
 
-    def audio(self) -> Float[np.ndarray, samples]:
+    def audio(self) -> Float[np.ndarray, " samples"]:
         """16 kHz mono float32, exactly F / 25 seconds."""
         import soundfile
 

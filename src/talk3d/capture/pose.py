@@ -39,11 +39,11 @@ PERIOD = 8.0
 class Poses:
     """The solution for F frames; see the module's top for frames and units."""
 
-    yaw: Float[np.ndarray, frames]
-    pitch: Float[np.ndarray, frames]
+    yaw: Float[np.ndarray, " frames"]
+    pitch: Float[np.ndarray, " frames"]
     source_from_crop: Float[np.ndarray, "frames 2 3"]
     """Similarity from crop positions (0..1) to source pixels."""
-    residual: Float[np.ndarray, frames]
+    residual: Float[np.ndarray, " frames"]
     """Weighted root mean square distance of landmarks, in crop widths."""
 
     def __getitem__(self, chosen: np.ndarray | slice) -> Poses:
@@ -230,7 +230,7 @@ def solve_clip(
 
 
 def smooth(
-    values: Float[np.ndarray, "frames channels"], weights: Float[np.ndarray, frames], period: float = PERIOD
+    values: Float[np.ndarray, "frames channels"], weights: Float[np.ndarray, " frames"], period: float = PERIOD
 ) -> Float[np.ndarray, "frames channels"]:
     """The smoothest curves near `values`: minimises sum w (x - v)^2 + k sum (second difference of x)^2.
 

@@ -83,10 +83,10 @@ class Track:
     landmarks: Float[np.ndarray, "frames 468 2"]
     lids: Float[np.ndarray, "frames 2 16 2"]
     irises: Float[np.ndarray, "frames 2 2"]
-    confidence: Float[np.ndarray, "frames"]
+    confidence: Float[np.ndarray, " frames"]
 
     @property
-    def found(self) -> Bool[np.ndarray, "frames"]:
+    def found(self) -> Bool[np.ndarray, " frames"]:
         return self.confidence > 0
 
 
@@ -247,29 +247,29 @@ def embed(frame: UInt8[np.ndarray, "height width 3"], landmarks: Float[np.ndarra
     return load_headnet()(head_pictures([frame], landmarks[None])).embedding[0].double().numpy()
 
 
-def interocular(landmarks: Float[np.ndarray, "frames 468 2"]) -> Float[np.ndarray, "frames"]:
+def interocular(landmarks: Float[np.ndarray, "frames 468 2"]) -> Float[np.ndarray, " frames"]:
     """Distance between the outer eye corners, in the landmarks' unit."""
     first, second = OUTER_EYE_CORNERS
     return np.linalg.norm(landmarks[:, first] - landmarks[:, second], axis=-1)
 
 
-def lip_gap(landmarks: Float[np.ndarray, "frames 468 2"]) -> Float[np.ndarray, "frames"]:
+def lip_gap(landmarks: Float[np.ndarray, "frames 468 2"]) -> Float[np.ndarray, " frames"]:
     """Opening between the inner lips in the landmarks' unit: weighted mean over three opposite pairs."""
     pairs = landmarks[:, list(UPPER_LIP[1:4])] - landmarks[:, list(LOWER_LIP[1:4])]
     return np.linalg.norm(pairs, axis=-1) @ np.array([0.25, 0.5, 0.25])
 
 
-def lip_opening(landmarks: Float[np.ndarray, "frames 468 2"]) -> Float[np.ndarray, "frames"]:
+def lip_opening(landmarks: Float[np.ndarray, "frames 468 2"]) -> Float[np.ndarray, " frames"]:
     """`lip_gap` in distances between the outer eye corners of the same frame."""
     return lip_gap(landmarks) / interocular(landmarks)
 
 
-def lip_width(landmarks: Float[np.ndarray, "frames 468 2"]) -> Float[np.ndarray, "frames"]:
+def lip_width(landmarks: Float[np.ndarray, "frames 468 2"]) -> Float[np.ndarray, " frames"]:
     """Distance between the inner mouth corners in the landmarks' unit."""
     return np.linalg.norm(landmarks[:, INNER_LIPS[0]] - landmarks[:, INNER_LIPS[10]], axis=-1)
 
 
-def brow_height(landmarks: Float[np.ndarray, "frames 468 2"]) -> Float[np.ndarray, "frames"]:
+def brow_height(landmarks: Float[np.ndarray, "frames 468 2"]) -> Float[np.ndarray, " frames"]:
     """How far the brows are above the line through the corners of their eyes, mean of both, in the landmarks' unit.
 
     Corners are what it is measured from because lids blink. It shrinks and grows as a head nods: see `pose.upright_brows`.
@@ -283,7 +283,7 @@ def brow_height(landmarks: Float[np.ndarray, "frames 468 2"]) -> Float[np.ndarra
     return np.mean(heights, axis=0)
 
 
-def eye_opening(lids: Float[np.ndarray, "frames 2 16 2"]) -> Float[np.ndarray, "frames"]:
+def eye_opening(lids: Float[np.ndarray, "frames 2 16 2"]) -> Float[np.ndarray, " frames"]:
     """Distance between the lids divided by the eye's width, mean of both eyes.
 
     The contour network is read, not the mesh: on a face with known blinks the mesh's lids hardly follow them.

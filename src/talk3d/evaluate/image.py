@@ -32,7 +32,7 @@ def squared_error(
     picture: Float[Tensor, "frames 3 height width"],
     truth: Float[Tensor, "frames 3 height width"],
     mask: Float[Tensor, "frames height width"] | None = None,
-) -> Float[Tensor, "frames"]:
+) -> Float[Tensor, " frames"]:
     """Mean squared error over the mask's pixels and all channels; NaN where a mask is empty."""
     return masked_mean((picture - truth).square().mean(dim=1), mask)
 
@@ -41,7 +41,7 @@ def absolute_error(
     picture: Float[Tensor, "frames 3 height width"],
     truth: Float[Tensor, "frames 3 height width"],
     mask: Float[Tensor, "frames height width"] | None = None,
-) -> Float[Tensor, "frames"]:
+) -> Float[Tensor, " frames"]:
     """Mean absolute error over the mask's pixels and all channels, 0..1; NaN where a mask is empty."""
     return masked_mean((picture - truth).abs().mean(dim=1), mask)
 
@@ -53,7 +53,7 @@ def decibels(squared: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
 
 def ssim_published(
     picture: Float[Tensor, "frames 3 height width"], truth: Float[Tensor, "frames 3 height width"]
-) -> Float[Tensor, "frames"]:
+) -> Float[Tensor, " frames"]:
     """Mean structural similarity of whole pictures as scikit-image computes it when nothing else is said.
 
     On values of -1..1, as published: their luminance is compared around grey instead of black, which is not the same.
@@ -67,7 +67,7 @@ def ms_ssim(
     picture: Float[Tensor, "frames 3 height width"],
     truth: Float[Tensor, "frames 3 height width"],
     masks: Sequence[Float[Tensor, "frames height width"] | None] = (None,),
-) -> list[Float[Tensor, "frames"]]:
+) -> list[Float[Tensor, " frames"]]:
     """Multi-scale structural similarity within each mask: contrast and structure at five scales, luminance at the last.
 
     NaN for pictures with a side below `SMALLEST`, for which it is not defined, and for masks that hold nothing at the coarsest
@@ -148,7 +148,7 @@ def _similarities(
 
 def masked_mean(
     values: Float[Tensor, "frames height width"], mask: Float[Tensor, "frames height width"] | None
-) -> Float[Tensor, "frames"]:
+) -> Float[Tensor, " frames"]:
     """Mean of each picture's values, weighted by a mask; NaN where a mask is empty."""
     if mask is None:
         return values.mean(dim=(1, 2))

@@ -21,7 +21,7 @@ _ACTIVATION_GAIN: dict[str, float] = {"relu": _ROOT2, "lrelu": _ROOT2, "swish": 
 
 def bias_act(
     x: Float[Tensor, "batch channels *rest"],
-    bias: Float[Tensor, "channels"] | None,
+    bias: Float[Tensor, " channels"] | None,
     activation: Activation,
     *,
     gain: float | None = None,
