@@ -84,11 +84,12 @@ Find = Callable[[Film], np.ndarray]
 
 
 @pytest.fixture
-def find(canonical: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> Find:
+def find(canonical: np.ndarray) -> Find:
     def find(film: Film) -> np.ndarray:
-        monkeypatch.setattr(covers, "read_frames", lambda path, stop: iter(film.pictures[:stop]))
+        marks = np.stack([look_of(*shown) for shown in zip(film.pictures, film.track["landmarks"], strict=True)])
         parts = [slice(0, TRAIN), slice(TRAIN, FRAMES)]
-        return find_covers(Path("nowhere"), film.track, canonical, Orbit(), slice(0, TRAIN), parts)
+        pieces = np.split(marks, [7, 80])
+        return find_covers(lambda: iter(pieces), film.track, canonical, Orbit(), slice(0, TRAIN), parts)
 
     return find
 
@@ -150,7 +151,9 @@ def test_a_look_is_that_of_the_place(shoot: Shoot) -> None:
     film = shoot()
     looks = look_of(flat, film.track["landmarks"][0])
     light = 0.3 * 200 + 0.6 * 100 + 0.1 * 50 + 12
-    assert looks == pytest.approx(np.tile([np.log(light), 212 / light - 1, 62 / light - 1, 0], (468, 1)), abs=1e-4)
+    assert looks == pytest.approx(
+        np.tile([np.log(light), 212 / light - 1, 62 / light - 1, 0], (468, 1)), abs=4e-3
+    )  # half precision
 
 
 def test_skin_that_looks_away_is_told_by_its_normal(canonical: np.ndarray) -> None:

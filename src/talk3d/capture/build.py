@@ -33,7 +33,7 @@ from ..video.source import Pictures
 from .artifact import Capture
 from .choose import choose, require_seconds
 from .covers import find_covers
-from .cut import cut_crops
+from .cut import CUT, cut_crops
 from .detect import apply
 from .mask import PersonSegmenter, Plate, background_plate
 from .palette import learn_from
@@ -161,7 +161,7 @@ def prepare(
                     "palette.safetensors", {name: torch.from_numpy(values) for name, values in palette.tensors().items()}
                 )
             say("looking for covers", 0.0)
-            arrays["occluded"] = find_covers(draft.folder, arrays, canonical, orbit, seen, parts)
+            arrays["occluded"] = find_covers(lambda: kept.pieces(CUT, "marks"), arrays, canonical, orbit, seen, parts)
             say("writing sound", 0.0)
             learnt = [part for part in parts if part.stop <= seen.stop]
             lateness, drift = write_in_step(

@@ -13,17 +13,15 @@ Letters: F frames, L = 468 landmarks, Q = 4 qualities of a landmark's look, K nu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float16, UInt8
 
 from ..camera import Orbit
-from ..video.read import read_frames
 from .mask import hull_mask
 
 OCCLUDED = 0.1
@@ -55,7 +53,7 @@ MOVES = ("yaw", "pitch", "lip_gap", "lip_width", "blink", "brow_height")
 
 
 def find_covers(
-    folder: Path,
+    pieces: Callable[[], Iterator[Float16[np.ndarray, "some 468 qualities"]]],
     track: Mapping[str, np.ndarray],
     canonical: Float[np.ndarray, "468 3"],
     orbit: Orbit,
@@ -65,8 +63,8 @@ def find_covers(
     """How much of the face is covered in each frame, 0..1 of what faces the camera. It tends to say too much.
 
     Args:
-        folder: of a Capture, with its crops.
-        track: the curves of its frames, and landmarks in the crops, 0..1.
+        pieces: gives `look_of` all frames in order, some at a time; asked twice.
+        track: the curves of the frames.
         canonical: the prior's landmarks, scene units.
         orbit: the prior's camera.
         train: the frames that say what is usual.
@@ -78,25 +76,35 @@ def find_covers(
         return facing(canonical, orbit, track["yaw"][some], track["pitch"][some])
 
     chosen = np.unique(np.linspace(train.start, train.stop - 1, MOST).astype(int))
-    looks = np.stack(list(_looks(folder, track["landmarks"], chosen.tolist())))
-    usual = Usual.learn(looks, seen(chosen), movement[chosen], canonical, orbit)
-    covered = []
-    everyone = _looks(folder, track["landmarks"], range(len(movement)))
-    for begin in range(0, len(movement), CHUNK):
-        some = slice(begin, begin + CHUNK)
-        looks = np.stack([next(everyone) for _ in movement[some]])
-        covered.append(usual.covered(looks, seen(some), movement[some]))
-    joined = np.concatenate(covered)
+    looks = np.concatenate(
+        [piece[chosen[(chosen >= start) & (chosen < start + len(piece))] - start] for start, piece in _placed(pieces())]
+    )
+    usual = Usual.learn(looks.astype(np.float64), seen(chosen), movement[chosen], canonical, orbit)
+    covered = np.zeros(len(movement))
+    for start, piece in _placed(pieces()):
+        for begin in range(0, len(piece), CHUNK):
+            some = slice(start + begin, start + min(begin + CHUNK, len(piece)))
+            covered[some] = usual.covered(piece[begin : begin + CHUNK].astype(np.float64), seen(some), movement[some])
     for part in parts:
-        padded = np.pad(joined[part], STEADY // 2, mode="edge")
-        joined[part] = np.median(np.lib.stride_tricks.sliding_window_view(padded, STEADY), axis=-1)
-    return joined
+        padded = np.pad(covered[part], STEADY // 2, mode="edge")
+        covered[part] = np.median(np.lib.stride_tricks.sliding_window_view(padded, STEADY), axis=-1)
+    return covered
+
+
+def _placed(pieces: Iterator[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
+    """Each piece, and which frame it begins with."""
+    start = 0
+    for piece in pieces:
+        yield start, piece
+        start += len(piece)
 
 
 def look_of(
     picture: UInt8[np.ndarray, "side side 3"], landmarks: Float[np.ndarray, "468 2"]
-) -> Float[np.ndarray, "468 qualities"]:
+) -> Float16[np.ndarray, "468 qualities"]:
     """How each landmark looks: log brightness, redness, blueness, and log brightness against its surroundings.
+
+    In half precision, which is far finer than what any film repeats: of a long one they are as many numbers as its landmarks.
 
     Args:
         picture: RGB.
@@ -115,17 +123,9 @@ def look_of(
         axis=-1,
     )
     at = (landmarks * SIDE - 0.5).astype(np.float32)  # from centres at .5 to OpenCV's centres at integers
-    return cv2.remap(qualities, at[:, :1], at[:, 1:], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0]
-
-
-def _looks(folder: Path, landmarks: np.ndarray, wanted: Sequence[int]) -> Iterator[np.ndarray]:
-    """`look_of` the frames wanted, which ascend."""
-    rest = iter(wanted)
-    following = next(rest, None)
-    for index, picture in enumerate(read_frames(folder / "frames.mp4", stop=wanted[-1] + 1)):
-        if index == following:
-            yield look_of(picture, landmarks[index].astype(np.float64))
-            following = next(rest, None)
+    return cv2.remap(qualities, at[:, :1], at[:, 1:], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[:, 0].astype(
+        np.float16
+    )
 
 
 def movements(track: Mapping[str, np.ndarray]) -> Float[np.ndarray, "frames numbers"]:

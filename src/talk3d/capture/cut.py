@@ -18,6 +18,7 @@ from ..video.source import Pictures
 from ..video.write import GrayWriter, VideoWriter, join_films
 from . import stretches
 from .ahead import ahead
+from .covers import look_of
 from .detect import apply, invert, warp
 from .looks import Looks, look, looks_of
 from .mask import PersonSegmenter, Plate, certainty_of, mend_mask
@@ -49,6 +50,8 @@ def cut_crops(
 ) -> Looks:
     """The last pass: aligned crops, masks and an overview. Returns how the face looks in each frame.
 
+    How each landmark looks (`covers.look_of`) is left in `kept`, as `marks`.
+
     Args:
         folder: of the Capture; gets `frames.mp4`, `person.mkv` and `overview.png`.
         video: the film.
@@ -67,7 +70,7 @@ def cut_crops(
     with closing(ahead(_cut(video, frame_numbers, crops, start, plate, segment, size))) as cut:
         while start < frames:
             number, stop = kept.count(CUT), min(start + stretches.STRETCH, frames)
-            looks, tiles = [], []
+            looks, marks, tiles = [], [], []
             with (
                 VideoWriter(
                     kept.media(CUT, ".mp4", number), size, FPS, crf=6, full_colour=True, preset="ultrafast", causal=True,
@@ -80,11 +83,12 @@ def cut_crops(
                     pictures.write(picture)
                     masks.write(mask)
                     looks.append(look(picture, points))
+                    marks.append(look_of(picture, landmarks[index]))
                     if index in shown:
                         tiles.append(draw_overview(picture, mask, points))
                     say("cutting", (index + 1) / frames)
-            arrays = {"looks": np.array(looks), "tiles": np.array(tiles, np.uint8).reshape(-1, resolution, resolution, 3)}
-            kept.keep(CUT, arrays, stop == frames)
+            shots = np.array(tiles, np.uint8).reshape(-1, resolution, resolution, 3)
+            kept.keep(CUT, {"looks": np.array(looks), "marks": np.array(marks), "tiles": shots}, stop == frames)
             start = stop
     numbers = range(kept.count(CUT))
     join_films([kept.media(CUT, ".mp4", number) for number in numbers], folder / "frames.mp4")

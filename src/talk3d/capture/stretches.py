@@ -70,17 +70,21 @@ class Stretches:
         """An array of all stretches, one after the other. Memory holds it once."""
         shapes, at = self._shapes(work, name), 0
         whole: np.ndarray | None = None
-        for path, shape in zip(self._done(work), shapes, strict=True):
-            with safe_open(path, "numpy") as file:
-                piece = file.get_tensor(name)
+        for piece in self.pieces(work, name):
             if len(shapes) == 1:
                 return piece
             if whole is None:
-                whole = np.empty((sum(shape[0] for shape in shapes), *shape[1:]), piece.dtype)
+                whole = np.empty((sum(shape[0] for shape in shapes), *piece.shape[1:]), piece.dtype)
             whole[at : at + len(piece)] = piece
             at += len(piece)
         assert whole is not None, "asked for what no stretch has given"
         return whole
+
+    def pieces(self, work: str, name: str) -> Iterator[np.ndarray]:
+        """An array of each stretch, one after the other; memory holds one of them."""
+        for path in self._done(work):
+            with safe_open(path, "numpy") as file:
+                yield file.get_tensor(name)
 
     def newest(self, work: str, name: str) -> np.ndarray:
         """An array of the newest stretch."""
