@@ -81,8 +81,9 @@ def listen(samples: Float[np.ndarray, " samples"], voiced: Float[np.ndarray, " f
 def levels(samples: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " frames"]:
     """Level of each whole frame, dBFS."""
     frames = len(samples) // SAMPLES_PER_FRAME
-    cut = samples[: frames * SAMPLES_PER_FRAME].reshape(frames, SAMPLES_PER_FRAME).astype(np.float64)
-    return 10 * np.log10((cut**2).mean(axis=1) + 10 ** (SILENT / 10))
+    cut = samples[: frames * SAMPLES_PER_FRAME].reshape(frames, SAMPLES_PER_FRAME)
+    power = np.einsum("fs,fs->f", cut, cut, dtype=np.float64) / SAMPLES_PER_FRAME  # without a copy, for long films
+    return 10 * np.log10(power + 10 ** (SILENT / 10))
 
 
 def pauses(voiced: Float[np.ndarray, " frames"]) -> Bool[np.ndarray, " frames"]:
@@ -96,8 +97,11 @@ def bandwidth(samples: Float[np.ndarray, " samples"], speaks: Bool[np.ndarray, "
     """Hz up to which the mean spectrum of these frames stays within 55 dB of its loudest band; None if there is too little."""
     if speaks.sum() < ENOUGH:
         return None
-    cut = samples[: len(speaks) * SAMPLES_PER_FRAME].reshape(len(speaks), SAMPLES_PER_FRAME)[speaks]
-    power = (np.abs(np.fft.rfft(cut * np.hanning(SAMPLES_PER_FRAME), axis=1)) ** 2).mean(axis=0)[:-1]
+    cut = samples[: len(speaks) * SAMPLES_PER_FRAME].reshape(len(speaks), SAMPLES_PER_FRAME)
+    power = np.zeros(SAMPLES_PER_FRAME // 2 + 1)
+    for some in np.array_split(np.flatnonzero(speaks), max(1, speaks.sum() // (60 * FPS))):
+        power += (np.abs(np.fft.rfft(cut[some] * np.hanning(SAMPLES_PER_FRAME), axis=1)) ** 2).sum(axis=0)
+    power = power[:-1] / speaks.sum()
     width = round(BAND * SAMPLES_PER_FRAME / AUDIO_RATE)  # bins of 25 Hz in a band
     bands = power.reshape(-1, width).mean(axis=1)
     loud = np.flatnonzero(bands > bands.max() * 10 ** (-EDGE / 10))

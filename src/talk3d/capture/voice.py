@@ -84,7 +84,7 @@ def _chunk_probabilities(samples: np.ndarray) -> np.ndarray:
     """[C] in float64; the last chunk is filled up with silence."""
     network = load_voice()
     count = -(-len(samples) // CHUNK)
-    padded = torch.from_numpy(np.pad(samples.astype(np.float32), (CONTEXT, count * CHUNK - len(samples))))
+    padded = torch.from_numpy(np.pad(samples.astype(np.float32, copy=False), (CONTEXT, count * CHUNK - len(samples))))
     windows = padded.unfold(0, CONTEXT + CHUNK, CHUNK)  # [C, 576]
     state, parts = None, []
     for block in windows.split(BLOCK):

@@ -9,6 +9,7 @@ Letters: F frames of a film, T frames at 25 per second, W clips, D size of the v
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +31,8 @@ REACH = 15
 """Offsets up to so many frames either way are tried."""
 FEWEST = 10
 """Frames that every offset must be judged on at least."""
+LONGEST = 120
+"""Seconds that are compared as one piece."""
 WEIGHTS = Path(__file__).parents[1] / "assets" / "judges" / "sync.safetensors"
 
 # Of the 468-point face mesh (capture/track.py says the same): outer lips, inner lips, and what does not move in speech.
@@ -206,16 +209,22 @@ def sync_offset(
     Raises:
         ScoringError: fewer than 40 frames, or hardly any with a face.
     """
-    lips = lips_in_face(landmarks.astype(np.float64))
-    if fps != FPS:
-        lips = _resampled(lips, fps)
-    curve, judged = sync_curve(lips, samples, network)
+    total, judged = np.zeros(2 * REACH + 1), 0
+    # How someone holds the mouth, and how a microphone sounds, is learnt from minutes; and memory holds no hours of both.
+    for part in np.array_split(np.arange(len(landmarks)), max(1, math.ceil(len(landmarks) / (LONGEST * fps)))):
+        first, last = (int(part[0]), int(part[-1]) + 1) if len(part) else (0, 0)
+        lips = lips_in_face(landmarks[first:last].astype(np.float64))
+        if fps != FPS:
+            lips = _resampled(lips, fps)
+        curve, count = sync_curve(lips, samples[round(first / fps * AUDIO_RATE) :], network)
+        if count:
+            total, judged = total + count * curve, judged + count
     if judged < FEWEST:
         raise ScoringError(
             f"Lip-sync needs at least {2 * REACH + FEWEST} frames ({(2 * REACH + FEWEST) / FPS:.1f} s) with a face in them; "
-            f"of {len(lips)} frames, {judged} can be judged. Use a longer piece."
+            f"of {round(len(landmarks) * FPS / fps)} frames, {judged} can be judged. Use a longer piece."
         )
-    return read_curve(curve, judged)
+    return read_curve(total / judged, judged)
 
 
 @torch.no_grad()
