@@ -296,6 +296,7 @@ def speak(
     blinks: float = 1.0,
     motion: float = 1.0,
     protocol: Literal["paper", "audio-only"] = "paper",
+    plain: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Let an avatar speak.
@@ -312,6 +313,7 @@ def speak(
         blinks: how far blinks close the eyes, 0 to 1; 0 keeps them open.
         motion: how far the head moves, 0 to 2: 1 as in its film, 0 holds it still.
         protocol: what is taken of a Capture's frames: paper takes sound, blinks and head motion, audio-only their sound alone.
+        plain: draw with the plain, slow code that the fast code is tested against.
         overwrite: replace an existing video.
     """
     from .capture.artifact import Capture
@@ -321,7 +323,9 @@ def speak(
     refuse_existing(output, overwrite)
     config = talker.SpeakConfig(talker.Camera.parse(camera), mark, seed, protocol, lips, blinks, motion)
     drive = Capture.open(sound) if sound.is_dir() else None
-    speaker = talker.Speaker(avatar)
+    speaker = talker.Speaker(avatar, plain)
+    if speaker.slow and not plain:
+        print(f"note: pictures are drawn by the plain code, some three times slower: {speaker.slow}.")
     moves = speaker.motion
     if drive is not None and protocol == "paper":
         moves = speaker.motion_of(drive, *talker.reenacted(speaker, drive))

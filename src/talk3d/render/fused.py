@@ -2,49 +2,70 @@
 
 The twin of `reference.render` with deterministic samples, for a decoder of two layers and without gradients. It takes the same
 depths and decodes the same points, but the colours of points that nobody sees are never computed. Needs numba.
-
-Letters: R rays, N coarse and M fine samples along a ray, C channels of one plane, H hidden units, F colour features,
-K points decoded together.
 """
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
-import numba
 import numpy as np
 import torch
 from jaxtyping import Float
-from numba.core import types
-from numba.extending import intrinsic
 from torch import Tensor
 
+from talk3d.render.compiled import render_rays
 from talk3d.render.rays import Rays, stratified_depths
 from talk3d.render.reference import PLANE_AXES, Rendering, RenderOptions, limits
 from talk3d.render.volume import finish_features
 
-# Points of a tile's pass: what is known of them, some 100 KB, stays in a core's second cache.
-_POINTS = 256
 # Rays that one thread takes at a time.
 _RAYS = 512
-# A sample that adds less than this to its ray's colours is not decoded to colours: of a hundred such, a ten-thousandth is lost.
-_UNSEEN = np.float32(1e-6)
 # Coarse samples below which importance sampling has no bins.
 _FEWEST = 4
 
 
 @dataclass(frozen=True)
 class TwoLayers:
-    """A decoder ``last @ softplus(first @ x + first_bias) + last_bias`` of the sum of three planes' lookups."""
+    """A decoder ``last @ softplus(first @ x + first_bias) + last_bias``, laid out for the compiled code; see `of`.
+
+    Channels and hidden units are filled up with zeros to eights, features to twos.
+    """
 
     first: Float[np.ndarray, "hidden channels"]
+    """For the sum of three planes' lookups, not their mean."""
     first_bias: Float[np.ndarray, " hidden"]
     density: Float[np.ndarray, " hidden"]
     """To the raw density."""
-    density_bias: float
-    colour: Float[np.ndarray, "features hidden"]
+    density_bias: np.float32
+    colour: Float[np.ndarray, "filled hidden"]
     """To colour features before their sigmoid."""
-    colour_bias: Float[np.ndarray, " features"]
+    colour_bias: Float[np.ndarray, " filled"]
+    features: int
+    """How many there really are."""
+
+    @classmethod
+    def of(
+        cls,
+        first: Float[Tensor, "hidden channels"],
+        first_bias: Float[Tensor, " hidden"],
+        last: Float[Tensor, "outputs hidden"],
+        last_bias: Float[Tensor, " outputs"],
+        density_gain: float,
+    ) -> "TwoLayers":
+        """From the layers as they are used: for the mean of the lookups; the first output is raw density over its gain."""
+
+        def filled(x: Tensor, *multiples: int) -> np.ndarray:
+            x = x.detach().float()
+            return np.pad(x.numpy(), [(0, -size % multiple) for size, multiple in zip(x.shape, multiples, strict=True)])
+
+        return cls(
+            first=filled(first / 3, 8, 8),
+            first_bias=filled(first_bias, 8),
+            density=filled(last[0] * density_gain, 8),
+            density_bias=np.float32(float(last_bias[0]) * density_gain),
+            colour=filled(last[1:], 2, 8),
+            colour_bias=filled(last_bias[1:], 2),
+            features=len(last) - 1,
+        )
 
 
 def why_not(options: RenderOptions) -> str | None:
@@ -52,6 +73,15 @@ def why_not(options: RenderOptions) -> str | None:
     if 0 < options.samples_fine and options.samples_coarse < _FEWEST:
         return f"importance sampling needs at least {_FEWEST} coarse samples"
     return None
+
+
+def are_ordered(rays: Rays, options: RenderOptions) -> bool:
+    """Whether each ray is sampled from near to far. Where the box sets the limits and no ray meets it, none is: a picture of
+    nothing, which only the reference draws as it always was."""
+    if options.near is not None and options.far is not None:
+        return options.near <= options.far
+    near, far = limits(rays, options)
+    return bool((torch.as_tensor(near) <= torch.as_tensor(far)).all())
 
 
 def render_fused(
@@ -75,19 +105,17 @@ def render_fused(
     origins, directions, depths_given = (
         x.detach().contiguous().float().numpy() for x in (rays.origins, rays.directions, depths)
     )
-    features = np.empty((*shape, len(decoder.colour)), np.float32)
+    features = np.empty((*shape, decoder.features), np.float32)
     alpha, depth = np.empty(shape, np.float32), np.empty(shape, np.float32)
     axes = np.array(PLANE_AXES[options.plane_axes], np.uintp)
     size = (height, width, channels, np.float32(1 / options.box_warp))
-    weights = (
-        decoder.first, decoder.first_bias, decoder.density, np.float32(decoder.density_bias), decoder.colour, decoder.colour_bias
-    )  # fmt: skip
+    layers = (decoder.first, decoder.first_bias, decoder.density, decoder.density_bias, decoder.colour, decoder.colour_bias)
 
     def some(piece: tuple[int, int]) -> None:
         b, start = piece
         part = slice(start, start + _RAYS)
         given = (origins[b, part], directions[b, part], depths_given[b, part])
-        _render_rays(texels[b], size, axes, *given, u, weights, features[b, part], alpha[b, part], depth[b, part])
+        render_rays(texels[b], size, axes, *given, u, layers, features[b, part], alpha[b, part], depth[b, part])
 
     pieces = [(b, start) for b in range(batch) for start in range(0, shape[1], _RAYS)]
     threads = min(torch.get_num_threads(), len(pieces))
@@ -100,286 +128,3 @@ def render_fused(
     seen, opacity, distance = torch.from_numpy(features), torch.from_numpy(alpha), torch.from_numpy(depth)
     distance = torch.where(opacity <= 0, farthest, distance).clamp(nearest, farthest)
     return Rendering(finish_features(seen, opacity, options.white_back), distance[..., None], opacity[..., None])
-
-
-# --- Compiled ---------------------------------------------------------------------------------------------------------
-
-# Threads run it without the interpreter's lock; sums may be reordered, divisions by zero do not occur.
-_compiled = numba.njit(fastmath=True, nogil=True, error_model="numpy", cache=True)
-_U = np.uintp
-_F = np.float32
-
-
-@intrinsic
-def _float_of_bits(context: Any, bits: Any) -> Any:
-    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], context.get_value_type(types.float32))
-
-    return types.float32(types.int32), code
-
-
-@_compiled
-def _exp(x):  # type: ignore[no-untyped-def]
-    """exp of x <= 0 within 2e-7: Cephes' polynomial on the remainder, the whole powers of two as bits of the exponent."""
-    x = max(x, _F(-87))
-    power = np.floor(x * _F(1.44269504) + _F(0.5))
-    r = x - power * _F(0.693359375) + power * _F(2.12194440e-4)
-    p = _F(1.9875691500e-4)
-    p = p * r + _F(1.3981999507e-3)
-    p = p * r + _F(8.3334519073e-3)
-    p = p * r + _F(4.1665795894e-2)
-    p = p * r + _F(1.6666665459e-1)
-    p = p * r + _F(5.0000001201e-1)
-    return (p * r * r + r + _F(1)) * _float_of_bits((np.int32(power) + np.int32(127)) << np.int32(23))
-
-
-@_compiled
-def _softplus(x):  # type: ignore[no-untyped-def]
-    """log(1 + exp(x)) within 5e-7: the logarithm is a polynomial of degree nine in exp(-|x|), fitted at Chebyshev's points."""
-    t = _exp(-abs(x))
-    p = _F(0.0051261)
-    p = p * t - _F(0.02907406)
-    p = p * t + _F(0.07751609)
-    p = p * t - _F(0.13602248)
-    p = p * t + _F(0.19076881)
-    p = p * t - _F(0.24835399)
-    p = p * t + _F(0.33318122)
-    p = p * t - _F(0.49999445)
-    p = p * t + _F(0.99999997)
-    return max(x, _F(0)) + p * t
-
-
-@_compiled
-def _dense(weights, bias, x, y, to, count):  # type: ignore[no-untyped-def]
-    """``y[:, to : to + count] = weights @ x[:, :count] + bias``, two rows by eight columns of the weights at a time.
-
-    Loops run over points, so that what they read and write lies side by side. Rows come in twos, columns in eights.
-    """
-    for j in range(0, weights.shape[0], 2):
-        first, second = y[j, to : to + count], y[j + 1, to : to + count]
-        first[:] = bias[j]
-        second[:] = bias[j + 1]
-        for k in range(0, weights.shape[1], 8):
-            p0, p1, p2, p3 = weights[j, k], weights[j, k + 1], weights[j, k + 2], weights[j, k + 3]
-            p4, p5, p6, p7 = weights[j, k + 4], weights[j, k + 5], weights[j, k + 6], weights[j, k + 7]
-            q0, q1, q2, q3 = weights[j + 1, k], weights[j + 1, k + 1], weights[j + 1, k + 2], weights[j + 1, k + 3]
-            q4, q5, q6, q7 = weights[j + 1, k + 4], weights[j + 1, k + 5], weights[j + 1, k + 6], weights[j + 1, k + 7]
-            for i in range(count):
-                x0, x1, x2, x3 = x[k, i], x[k + 1, i], x[k + 2, i], x[k + 3, i]
-                x4, x5, x6, x7 = x[k + 4, i], x[k + 5, i], x[k + 6, i], x[k + 7, i]
-                first[i] += p0 * x0 + p1 * x1 + p2 * x2 + p3 * x3 + p4 * x4 + p5 * x5 + p6 * x6 + p7 * x7
-                second[i] += q0 * x0 + q1 * x1 + q2 * x2 + q3 * x3 + q4 * x4 + q5 * x5 + q6 * x6 + q7 * x7
-
-
-@_compiled
-def _along(places, count, texels, scale, step, offsets0, offsets1, shares0, shares1):  # type: ignore[no-untyped-def]
-    """The two texels around each place along one side of a plane: where they begin, and their shares; 0 for those outside.
-
-    Whole numbers stay floats until the end: the compiler widens integers, and then knows no vector instructions for them.
-    """
-    last, size = _F(texels - 1), _F(texels)
-    for i in range(count):
-        # Texels have their centres at half pixels. Far outside is as good as just outside.
-        x = min(max(places[i] * scale * size + _F(0.5) * last, _F(-2)), size + _F(1))
-        before = np.floor(x)
-        after = before + _F(1)
-        shares0[i] = after - x if before >= _F(0) and before <= last else _F(0)
-        shares1[i] = x - before if after >= _F(0) and after <= last else _F(0)
-        offsets0[i] = np.int32(min(max(before, _F(0)), last) * _F(step))
-        offsets1[i] = np.int32(min(max(after, _F(0)), last) * _F(step))
-
-
-@_compiled
-def _taps(points, count, size, axes, sides, side_shares, offsets, shares):  # type: ignore[no-untyped-def]
-    """Where the four texels around each point [3, K] begin on each plane, and their shares; both [12, K]."""
-    height, width, channels, scale = size
-    texel = 3 * channels
-    for plane in range(3):
-        across, down = points[axes[plane, 0]], points[axes[plane, 1]]
-        _along(across, count, width, scale, texel, sides[0], sides[1], side_shares[0], side_shares[1])
-        _along(down, count, height, scale, texel * width, sides[2], sides[3], side_shares[2], side_shares[3])
-        for tap in range(4):
-            column, row = sides[tap % 2], sides[2 + tap // 2]
-            of_column, of_row = side_shares[tap % 2], side_shares[2 + tap // 2]
-            begin, share = offsets[4 * plane + tap], shares[4 * plane + tap]
-            for i in range(count):
-                begin[i] = row[i] + column[i] + plane * channels
-                share[i] = of_row[i] * of_column[i]
-
-
-@_compiled
-def _lookups(texels, channels, offsets, shares, count, rows, columns):  # type: ignore[no-untyped-def]
-    """Sums of the three planes' lookups: to ``rows`` [K, C], then turned over to ``columns`` [C, K]."""
-    for i in range(count):
-        row = rows[i]
-        row[:] = _F(0)
-        for plane in range(3):
-            # Unsigned, or every access would ask whether to count from the end.
-            o0, o1 = _U(offsets[4 * plane, i]), _U(offsets[4 * plane + 1, i])
-            o2, o3 = _U(offsets[4 * plane + 2, i]), _U(offsets[4 * plane + 3, i])
-            s0, s1 = shares[4 * plane, i], shares[4 * plane + 1, i]
-            s2, s3 = shares[4 * plane + 2, i], shares[4 * plane + 3, i]
-            for c in range(_U(channels)):
-                row[c] += s0 * texels[o0 + c] + s1 * texels[o1 + c] + s2 * texels[o2 + c] + s3 * texels[o3 + c]
-    for start in range(0, count, 16):
-        for c in range(channels):
-            line = columns[c]
-            for k in range(16):
-                line[start + k] = rows[start + k, c]
-
-
-@_compiled
-def _listen(hidden, to_density, bias, density, to, count):  # type: ignore[no-untyped-def]
-    """Softplus of the hidden units of columns ``to : to + count``, in place, and their raw densities."""
-    found = density[to : to + count]
-    found[:] = bias
-    for j in range(hidden.shape[0]):
-        units, weight = hidden[j, to : to + count], to_density[j]
-        for i in range(count):
-            units[i] = _softplus(units[i])
-            found[i] += weight * units[i]
-
-
-@_compiled
-def _interval_weights(density, depths, samples, count, optical, before):  # type: ignore[no-untyped-def]
-    """`volume.ray_weights` of rays one after the other, ``samples`` each, ``count`` in all; to ``optical``.
-
-    The interval behind a ray's last sample is none, and gets nothing.
-    """
-    for i in range(count - 1):
-        optical[i] = _softplus(_F(0.5) * (density[i] + density[i + 1]) - _F(1)) * (depths[i + 1] - depths[i])
-    for start in range(0, count, samples):
-        optical[start + samples - 1] = _F(0)
-        passed = _F(0)
-        for i in range(start, start + samples):
-            before[i] = passed
-            passed += optical[i]
-    for i in range(count):
-        optical[i] = _exp(-before[i]) * (_F(1) - _exp(-optical[i]))
-
-
-@_compiled
-def _fine_depths(depths, weights, u, found, ranks, running):  # type: ignore[no-untyped-def]
-    """`rays.importance_depths` of one ray, for ascending quantiles, and how many coarse samples are no deeper than each."""
-    bins = len(depths) - 3
-    total = _F(0)
-    for k in range(bins):  # of weights, the first and the last are left out
-        here = weights[k + 1]
-        running[k] = _F(0.5) * (max(weights[k], here) + max(here, weights[k + 2])) + _F(0.01001)
-        total += running[k]
-    k, below, above = 0, _F(0), running[0] / total
-    for q in range(len(u)):
-        while above <= u[q] and k < bins - 1:
-            k += 1
-            below = above
-            above += running[k] / total
-        width = above - below
-        start, stop = _F(0.5) * (depths[k] + depths[k + 1]), _F(0.5) * (depths[k + 1] + depths[k + 2])
-        depth = start + (u[q] - below) / (width if width >= _F(1e-5) else _F(1)) * (stop - start)
-        found[q] = depth
-        ranks[q] = k + 1 + (depths[k + 1] <= depth)
-
-
-@_compiled
-def _merge(depths, found, ranks, column, fine_column, merged, order, counts):  # type: ignore[no-untyped-def]
-    """One ray's coarse and fine samples by depth, and the columns they are decoded in; no branch depends on depths."""
-    counts[:] = 0
-    for q in range(len(found)):
-        counts[ranks[q]] += 1
-        place = q + ranks[q]
-        merged[place], order[place] = found[q], fine_column + q
-    passed = 0
-    for s in range(len(depths)):
-        passed += counts[s]
-        merged[s + passed], order[s + passed] = depths[s], column + s
-
-
-@_compiled
-def _shine(colour, columns, shares, count, ends, features):  # type: ignore[no-untyped-def]
-    """Sigmoid of colour features [F, K], times the share of each sample, summed over the samples of each ray."""
-    for f in range(features.shape[1]):
-        line = colour[f]
-        for i in range(count):
-            x = line[i]
-            t = _exp(-abs(x))
-            line[i] = shares[i] * ((_F(1) if x >= _F(0) else t) / (_F(1) + t) * _F(1.002) - _F(0.001))
-        i = 0
-        for r in range(len(ends)):
-            light = _F(0)
-            while i < ends[r]:
-                light += line[i]
-                i += 1
-            features[r, f] = light
-
-
-@_compiled
-def _render_rays(  # type: ignore[no-untyped-def]
-    texels, size, axes, origins, directions, given, u, decoder, features, alpha, distance
-):
-    """Some rays of one picture: composited features in 0..1, opacity, and mean depth (not yet clamped) are written."""
-    first, first_bias, to_density, density_bias, to_colour, colour_bias = decoder
-    coarse, fine, units = given.shape[1], len(u), first.shape[0]
-    samples = coarse + fine
-    at_once = max(1, _POINTS // max(coarse, fine))
-    most, all_samples = at_once * max(coarse, fine), at_once * samples
-    points, offsets, shares = np.empty((3, most), _F), np.empty((12, most), np.int32), np.empty((12, most), _F)
-    sides, side_shares = np.empty((4, most), np.int32), np.empty((4, most), _F)
-    # Points are turned over in sixteens. The decoder may have more columns than there are channels: there, nothing must stay.
-    rows, columns = np.zeros((most + 16, size[2]), _F), np.zeros((first.shape[1], most + 16), _F)
-    hidden, picked = np.empty((units, all_samples), _F), np.empty((units, all_samples), _F)
-    colour = np.empty((to_colour.shape[0], all_samples), _F)
-    density, raw = np.empty(all_samples, _F), np.empty(all_samples, _F)
-    depths, merged = np.empty(all_samples, _F), np.empty(all_samples, _F)
-    weights, scratch = np.empty(all_samples, _F), np.empty(all_samples, _F)
-    order, ranks, counts = np.empty(all_samples, np.int32), np.empty(all_samples, np.int32), np.empty(coarse + 1, np.int32)
-    seen_columns, seen_shares, ends = np.empty(all_samples, np.int32), np.empty(all_samples, _F), np.empty(at_once, np.int64)
-    for begin in range(0, len(origins), at_once):
-        rays = min(at_once, len(origins) - begin)
-        split, total = rays * coarse, rays * samples  # columns: coarse samples ray by ray, then fine ones
-        for r in range(rays):
-            depths[r * coarse : (r + 1) * coarse] = given[begin + r]
-        for stage in range(2 if fine else 1):
-            to, count = (0, coarse) if stage == 0 else (split, fine)
-            if stage == 1:
-                _interval_weights(density, depths, coarse, split, weights, scratch)
-                for r in range(rays):
-                    of_coarse, of_fine = slice(r * coarse, (r + 1) * coarse), slice(split + r * fine, split + (r + 1) * fine)
-                    _fine_depths(depths[of_coarse], weights[of_coarse], u, depths[of_fine], ranks[of_fine], scratch)
-            for r in range(rays):
-                for axis in range(3):
-                    line, origin, direction = points[axis], origins[begin + r, axis], directions[begin + r, axis]
-                    for s in range(count):
-                        line[r * count + s] = origin + depths[to + r * count + s] * direction
-            _taps(points, rays * count, size, axes, sides, side_shares, offsets, shares)
-            _lookups(texels, size[2], offsets, shares, rays * count, rows, columns)
-            _dense(first, first_bias, columns, hidden, to, rays * count)
-            _listen(hidden, to_density, density_bias, density, to, rays * count)
-        for r in range(rays):
-            of_coarse, of_fine = slice(r * coarse, (r + 1) * coarse), slice(split + r * fine, split + (r + 1) * fine)
-            of_ray = slice(r * samples, (r + 1) * samples)
-            _merge(
-                depths[of_coarse], depths[of_fine], ranks[of_fine], r * coarse, split + r * fine,
-                merged[of_ray], order[of_ray], counts,
-            )  # fmt: skip
-        for i in range(total):
-            raw[i] = density[order[i]]
-        _interval_weights(raw, merged, samples, total, weights, scratch)
-        seen = 0
-        for r in range(rays):
-            opacity, mean, last = _F(0), _F(0), _F(0)
-            for i in range(r * samples, (r + 1) * samples):
-                weight = weights[i]
-                seen_columns[seen], seen_shares[seen] = order[i], _F(0.5) * (last + weight)
-                seen += seen_shares[seen] > _UNSEEN
-                last = weight
-                opacity += weight
-                mean += weight * _F(0.5) * (merged[i] + merged[min(i + 1, total - 1)])
-            ends[r] = seen
-            alpha[begin + r] = opacity
-            distance[begin + r] = mean / opacity if opacity > _F(0) else _F(0)
-        for j in range(units):
-            line, chosen = hidden[j], picked[j]
-            for i in range(seen):
-                chosen[i] = line[_U(seen_columns[i])]
-        _dense(to_colour, colour_bias, picked, colour, 0, seen)
-        _shine(colour, seen_columns, seen_shares, seen, ends[:rays], features[begin : begin + rays])

@@ -25,11 +25,13 @@ from ..camera import ViewCone
 from ..capture.artifact import Capture
 from ..capture.frames import warp_plate
 from ..errors import ConfigError, NoAudioError
+from ..prior import fast
 from ..prior.generator import Generator, Picture, Profile, composite
 from ..prior.subject import Subject
 from ..video.clock import AUDIO_RATE, FPS, SAMPLES_PER_FRAME
 from ..video.read import read_audio_chunks
 from ..video.write import VideoWriter
+from . import folded
 from .audio import Loudness, frame_windows, silent_window
 from .clip import audio_neighbourhood, capture_windows, place_token
 from .config import TrainConfig
@@ -141,12 +143,16 @@ class Speaker:
 
     Args:
         path: the avatar file.
+        plain: draw with the plain modules that everything was trained with, not with their fast twins.
 
     Raises:
         ArtifactError: it is missing, damaged, or something else.
     """
 
-    def __init__(self, path: Path):
+    slow: str | None
+    """Why the fast twins do not draw this avatar, other than that it was asked for."""
+
+    def __init__(self, path: Path, plain: bool = False):
         artifact = AvatarArtifact.open(path)
         self.artifact = artifact
         config = artifact.config
@@ -175,6 +181,13 @@ class Speaker:
         self.plate = _plate(artifact) if profile.alpha else None
         with torch.inference_mode():
             self.trunk: Trunk = self.network.unet.trunk(self.planes)
+        self.slow = fast.why_not(self.generator)
+        self.painter: fast.FastPainter | None = None
+        self.mover: folded.FoldedDelta | None = None
+        if not plain and self.slow is None:
+            self.painter = fast.FastPainter(self.generator, self.ws)
+            if folded.why_not(self.network.config.unet) is None:
+                self.mover = folded.FoldedDelta(self.network, self.planes, self.trunk, self.painter.dtype)
 
     @property
     def size(self) -> int:
@@ -220,7 +233,8 @@ class Speaker:
             motion: the head's pose, blink and place in the source picture.
             lips: how far the mouth moves, of what the sound asks for.
         """
-        return self.planes + self.network(self.trunk, self.conditions(audio, motion, lips))
+        conditions = self.conditions(audio, motion, lips)
+        return self.mover(conditions) if self.mover else self.planes + self.network(self.trunk, conditions)
 
     @torch.inference_mode()
     def conditions(
@@ -255,6 +269,8 @@ class Speaker:
     ) -> Picture:
         """The head alone, from the given angles (radians)."""
         orbit, count = self.profile.orbit, len(planes)
+        if self.painter:
+            return self.painter(planes, orbit.pose(yaw, pitch), orbit.intrinsics().expand(count, 3, 3))
         raw = self.generator.render(planes, orbit.pose(yaw, pitch), orbit.intrinsics().expand(count, 3, 3), deterministic=True)
         return Picture(self.generator.superresolve(raw.features, raw.rgb, raw.alpha, self.ws.expand(count, -1, -1)), raw)
 
