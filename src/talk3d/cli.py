@@ -45,6 +45,7 @@ def main() -> None:
                 "evaluate": evaluate,
                 "bench views": bench_views,
                 "bench tokens": bench_tokens,
+                "bench speed": bench_speed,
                 "demo": demo,
                 "heads sheet": heads_sheet,
                 "prior train": prior_train,
@@ -424,6 +425,27 @@ def bench_tokens(
         found = bench.bench_tokens(avatar, truth, output, frames, overwrite, report)
     print(bench.table(found))
     print(f"{output / 'report.html'}, {output / 'attention.png'}")
+
+
+def bench_speed(
+    avatar: Annotated[Positional[Path], arg(metavar="AVATAR")],
+    /,
+    json: Path | None = None,
+) -> None:
+    """Measure how long frames take, plain and fast in turn: each stage, whole frames, films, memory. Some ten minutes.
+
+    Args:
+        avatar: file made by `talk3d train` with the shipped prior.
+        json: also write all numbers to this file.
+    """
+    from .bench import speed as bench
+
+    with _bar("Measuring speed") as report:
+        found = bench.bench_speed(avatar, report)
+    print(bench.table(found))
+    if json is not None:
+        json.write_text(found.to_json() + "\n")
+        print(json)
 
 
 def demo(output: Output = Path("out/demo"), minutes: float = 5.0) -> None:

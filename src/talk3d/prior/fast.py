@@ -49,6 +49,19 @@ class FastPainter:
         intrinsics: Float[Tensor, "batch 3 3"],
     ) -> Picture:
         """Finished pictures. Each is enlarged by itself, so that what is worked on stays small whatever the batch."""
+        raw = self.render(planes, cam2world, intrinsics)
+        skip = torch.cat([raw.rgb, 2 * raw.alpha - 1], 1) if self.profile.alpha else raw.rgb
+        image = torch.cat([self.enlarge(*one) for one in zip(raw.features.split(1), skip.split(1), strict=True)])
+        return Picture(image=image, raw=raw)
+
+    @torch.inference_mode()
+    def render(
+        self,
+        planes: Float[Tensor, "batch 3 channels height width"],
+        cam2world: Float[Tensor, "batch 4 4"],
+        intrinsics: Float[Tensor, "batch 3 3"],
+    ) -> RawPicture:
+        """What `Generator.render` gives at the profile's resolution."""
         size = self.profile.neural_resolution
         rays = generate_rays(cam2world, intrinsics, size)
         if fused.are_ordered(rays, self.profile.render):
@@ -56,10 +69,7 @@ class FastPainter:
         else:
             seen = self.generator.render_rays(planes, rays, deterministic=True)
         features, depth, alpha = (value.mT.unflatten(2, (size, size)) for value in (seen.features, seen.depth, seen.alpha))
-        raw = RawPicture(features=features, rgb=features[:, :3], depth=depth, alpha=alpha)
-        skip = torch.cat([raw.rgb, 2 * alpha - 1], 1) if self.profile.alpha else raw.rgb
-        image = torch.cat([self.enlarge(*one) for one in zip(features.split(1), skip.split(1), strict=True)])
-        return Picture(image=image, raw=raw)
+        return RawPicture(features=features, rgb=features[:, :3], depth=depth, alpha=alpha)
 
 
 def two_layers(decoder: Decoder) -> "fused.TwoLayers":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from .. import __version__
 from ..artifacts import Avatar as AvatarArtifact
 from ..artifacts import Draft, creating
 from ..camera import ViewCone
+from ..capture.ahead import ahead
 from ..capture.artifact import Capture
 from ..capture.frames import warp_plate
 from ..errors import ConfigError, NoAudioError
@@ -486,15 +488,23 @@ def speak(
             moving = moving.calmed(fixed, config.motion)
         return dataclasses.replace(moving, blink=config.blinks * moving.blink)
 
+    def drawn() -> Iterator[np.ndarray]:
+        first = 0
+        for block in said.heard:
+            frames = torch.arange(first, first + len(block))
+            yield speaker.draw(block, motion_at(frames), config.camera.at(frames), config.lips)
+            first += len(block)
+
     done = 0
     size = (speaker.size, speaker.size)
-    with VideoWriter(output, size, audio_rate=AUDIO_RATE, metadata=metadata, overwrite=overwrite) as writer:
+    with (
+        VideoWriter(output, size, audio_rate=AUDIO_RATE, metadata=metadata, overwrite=overwrite) as writer,
+        closing(ahead(drawn())) as blocks,  # frames are encoded while the next ones are drawn
+    ):
         written = 0
-        for block in said.heard:
-            frames = torch.arange(done, done + len(block))
-            pictures = speaker.draw(block, motion_at(frames), config.camera.at(frames), config.lips)
+        for pictures in blocks:
             # Sound runs just ahead of its frames, so that little of it waits in memory.
-            while written < (done + len(block)) * SAMPLES_PER_FRAME:
+            while written < (done + len(pictures)) * SAMPLES_PER_FRAME:
                 piece = next(said.sound, None)
                 if piece is None:
                     break
@@ -502,7 +512,7 @@ def speak(
                 written += len(piece)
             for picture in pictures:
                 writer.write(_marked(picture) if config.mark else picture)
-            done += len(block)
+            done += len(pictures)
             progress(done, said.frames)
     return done
 
