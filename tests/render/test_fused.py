@@ -100,10 +100,11 @@ def test_a_hair_that_only_one_sample_meets_is_drawn() -> None:
 
 def test_how_planes_lie_in_memory_changes_nothing() -> None:
     planes, decoder, rays = scene()
-    texels = planes.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
+    texels = fused.texel_planes(*planes.shape[:1], *planes.shape[2:]).copy_(planes)
+    together = planes.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
     layers = two_layers(decoder)
-    one, other = (fused.render_fused(x, layers, rays, OPTIONS) for x in (planes, texels))
-    assert torch.equal(one.features, other.features)
+    pictures = [fused.render_fused(x, layers, rays, OPTIONS).features for x in (planes, texels, together, planes.double())]
+    assert all(torch.equal(picture, pictures[0]) for picture in pictures)
 
 
 def test_neither_batch_nor_threads_change_a_picture() -> None:

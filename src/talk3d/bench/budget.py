@@ -18,7 +18,7 @@ from ..prior.generator import Profile
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What one thread does at best, in measurements of a few seconds."""
+    """What this machine does at best per second of processor time, measured for a second or so."""
 
     single: float
     """Operations a second in single precision: a large product of matrices. A multiplication with an addition is two."""
@@ -42,22 +42,27 @@ class Work:
     """Weights, input and output, each once and in single precision. What lies between may stay in a cache."""
 
 
-def measure_ceilings(repeats: int = 7) -> Ceilings:
-    """Best of some; with torch's number of threads."""
+def measure_ceilings(repeats: int = 9) -> Ceilings:
+    """Best of some; processor time, as all that is compared with them."""
 
     def best(run: Callable[[], object]) -> float:
+        run()
         seconds = []
         for _ in range(repeats):
-            start = time.perf_counter()
+            start = time.process_time()
             run()
-            seconds.append(time.perf_counter() - start)
+            seconds.append(time.process_time() - start)
         return min(seconds)
 
-    size = 1024
+    size = 2048
     rates = []
     for dtype in (torch.float32, torch.bfloat16):
-        a, b, out = torch.ones(size, size, dtype=dtype), torch.ones(size, size, dtype=dtype), torch.empty(size, size, dtype=dtype)
-        rates.append(2 * size**3 / best(lambda a=a, b=b, out=out: torch.mm(a, b, out=out)))  # type: ignore[misc]
+        a, b, out = (
+            torch.ones(size, size, dtype=dtype),
+            torch.ones(size, size, dtype=dtype),
+            torch.empty(size, size, dtype=dtype),
+        )
+        rates.append(2 * size**3 / best(lambda a=a, b=b, out=out: torch.mm(a, b, out=out)))
     source, target = torch.zeros(2**27, dtype=torch.uint8), torch.zeros(2**27, dtype=torch.uint8)
     return Ceilings(rates[0], rates[1], 2 * source.numel() / best(lambda: target.copy_(source)))
 

@@ -22,8 +22,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..errors import ConfigError
+from ..prior import fast as fast_twins
 from ..prior.fast import FastPainter
 from ..prior.generator import FULL, Generator, Picture
+from ..talker import folded
 from ..talker.audio import Loudness, frame_windows, silent_window
 from ..talker.clip import audio_neighbourhood
 from ..talker.speak import BATCH, SpeakConfig, Speaker, speak
@@ -85,12 +88,12 @@ def in_turn(
     for taken, (path, _, work, dtype, psnr) in zip(seconds, paths, strict=True):
         median = statistics.median(taken)
         low, _, high = statistics.quantiles(taken, n=4)
+        operations, moved, floor = (work.operations, work.bytes, 1e3 * ceilings.floor(work, dtype)) if work else (None,) * 3
         timings.append(
             Timing(
-                profile, stage, path, 1e3 * median, (high - low) / 2 / median,
-                work and work.operations, work and work.bytes, work and 1e3 * ceilings.floor(work, dtype), psnr, plain / median,
+                profile, stage, path, 1e3 * median, (high - low) / 2 / median, operations, moved, floor, psnr, plain / median
             )
-        )  # fmt: skip
+        )
     return timings
 
 
@@ -112,8 +115,11 @@ def some_speech(speaker: Speaker) -> Float[Tensor, "batch windows channels colum
 def time_avatar(avatar: Path, ceilings: Ceilings, scratch: Path) -> list[Timing]:
     """All stages of an avatar's frames: moving its planes, looking, finishing, writing; and whole frames."""
     plain, fast = Speaker(avatar, plain=True), Speaker(avatar)
-    assert fast.painter is not None, fast.slow
-    assert fast.mover is not None
+    if fast.painter is None or fast.mover is None:
+        raise ConfigError(
+            f"`{avatar}` is not drawn by the fast code, so there is nothing to compare: "
+            f"{fast.slow or folded.why_not(fast.network.config.unet)}. Use an avatar trained with the shipped prior, and numba."
+        )
     name, dtype = plain.profile.name, fast.painter.dtype
     single = torch.float32
     path = f"fast, {_name(dtype)}"
@@ -161,13 +167,12 @@ def time_avatar(avatar: Path, ceilings: Ceilings, scratch: Path) -> list[Timing]
         [("plain", lambda: generator.superresolve(raw.features, raw.rgb, raw.alpha, ws), enlarge_work, single, None),
          (path, enlarge, enlarge_work, dtype, None)], ceilings,
     )  # fmt: skip
-    timings += in_turn(
-        name, "finishing", frames, [("both", lambda: plain.finish(seen, motion), None, single, None)], ceilings
-    )
+    timings += in_turn(name, "finishing", frames, [("both", lambda: plain.finish(seen, motion), None, single, None)], ceilings)
     timings += in_turn(name, "writing", 4 * frames, [("both", lambda: write(finished), None, single, None)], ceilings)
     quality = psnr(finished_fast, finished, 255)
     total = Work(
-        sum(w.operations for w in (move_work, look_work, enlarge_work)), sum(w.bytes for w in (move_work, look_work, enlarge_work))
+        sum(w.operations for w in (move_work, look_work, enlarge_work)),
+        sum(w.bytes for w in (move_work, look_work, enlarge_work)),
     )
     return timings + in_turn(
         name, "frame", frames,
@@ -193,7 +198,7 @@ def full_picture(path: str) -> Callable[[], Picture]:
 
         return draw
     painter = FastPainter(generator, ws, _dtype(path))
-    texels = planes.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
+    texels = fast_twins.fused.texel_planes(*planes.shape[:1], *planes.shape[2:]).copy_(planes)
     return lambda: painter(texels, *camera)
 
 
@@ -204,7 +209,7 @@ def time_full(ceilings: Ceilings) -> list[Timing]:
     generator = Generator(FULL).eval().requires_grad_(False)
     ws = generator.map(torch.randn(1, FULL.z_dim), generator.frontal_label(1))
     planes = generator.planes(ws)
-    texels = planes.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
+    texels = fast_twins.fused.texel_planes(*planes.shape[:1], *planes.shape[2:]).copy_(planes)
     camera = FULL.orbit.pose(torch.tensor([0.2]), torch.zeros(1)), FULL.orbit.intrinsics()[None]
     raw = generator.render(planes, *camera, deterministic=True)
     image = generator.superresolve(raw.features, raw.rgb, raw.alpha, ws)
@@ -225,37 +230,43 @@ def time_full(ceilings: Ceilings) -> list[Timing]:
     frames: list[Stage] = [("plain", full_picture("plain"), total, torch.float32, None)]
     for painter in painters:
         name = f"fast, {_name(painter.dtype)}"
-        enlarges.append((name, lambda p=painter: p.enlarge(raw.features, raw.rgb), enlarge_work, painter.dtype, None))  # type: ignore[misc]
+        enlarges.append((name, lambda p=painter: p.enlarge(raw.features, raw.rgb), enlarge_work, painter.dtype, None))
         quality = psnr(painter(texels, *camera).image.numpy(), image.numpy(), 2)
-        frames.append((name, lambda p=painter: p(texels, *camera), total, painter.dtype, quality))  # type: ignore[misc]
+        frames.append((name, lambda p=painter: p(texels, *camera), total, painter.dtype, quality))
     stages = (("rendering", looks), ("super-resolution", enlarges), ("frame", frames))
     return [t for stage, paths in stages for t in in_turn(FULL.name, stage, 1, paths, ceilings, FULL_REPEATS)]
 
 
 @dataclass(frozen=True)
 class Film:
-    """Speaking from a file to a file, by the clock on the wall."""
+    """Speaking from a file to a file: hearing, drawing, encoding."""
 
     path: str
     frames: int
     rate: float
-    """Frames a second, the median of some films; starting the program and reading the avatar not included."""
+    """Frames a second by the clock on the wall, the median of some films; starting and reading the avatar not included."""
+    milliseconds: float
+    """Median, processor time a frame: what the rate would be on cores that nobody else uses is their number over it."""
     ratio: float
-    """To the plain path's rate."""
+    """The plain path's processor time over this one's."""
 
 
 def time_films(avatar: Path, scratch: Path, repeats: int = 3) -> list[Film]:
     """Whole films of the sound that the package brings, plain and fast in turn."""
     speakers = {"plain": Speaker(avatar, plain=True), "fast": Speaker(avatar)}
     rates: dict[str, list[float]] = {path: [] for path in speakers}
+    busy: dict[str, list[float]] = {path: [] for path in speakers}
     frames = 0
     for _ in range(repeats):
         for path, speaker in speakers.items():
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             frames = speak(speaker, DRIVE, scratch / "film.mp4", SpeakConfig(), True, lambda done, total: None)
             rates[path].append(frames / (time.perf_counter() - start))
-    medians = {path: statistics.median(found) for path, found in rates.items()}
-    return [Film(path, frames, rate, rate / medians["plain"]) for path, rate in medians.items()]
+            busy[path].append(1e3 * (time.process_time() - used) / frames)
+    median = {path: statistics.median(taken) for path, taken in busy.items()}
+    return [
+        Film(path, frames, statistics.median(rates[path]), median[path], median["plain"] / median[path]) for path in speakers
+    ]
 
 
 @dataclass(frozen=True)
@@ -296,11 +307,10 @@ def report_memory(profile: str, path: str, avatar: str) -> None:
             return speaker.draw(heard, motion)
     else:
         draw = full_picture(path)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _most_resident()
     for _ in range(3):
         draw()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps([before * 1024 / 1e6, peak * 1024 / 1e6]))  # kilobytes on Linux
+    print(json.dumps([before, _most_resident()]))
 
 
 @dataclass(frozen=True)
@@ -323,6 +333,9 @@ def bench_speed(avatar: Path, report: Callable[[float, str], None]) -> SpeedRepo
     Args:
         avatar: whose frames are drawn; of the mini profile.
         report: called with the part done and what is next.
+
+    Raises:
+        ConfigError: the avatar is not drawn by the fast code.
     """
     machine: dict[str, str | int] = {
         "processor": _processor(),
@@ -362,12 +375,20 @@ def table(report: SpeedReport) -> str:
         lines.append(
             f"{t.profile:18}{t.stage:18}{t.path:16}{t.milliseconds:9.1f}{t.spread:8.0%}{work}{floor}{quality}{t.ratio:7.2f}"
         )
-    lines += ["", f"{'film':18}{'frames':>8}{'frames/s':>10}{'ratio':>7}"]
-    lines += [f"{f.path:18}{f.frames:8}{f.rate:10.1f}{f.ratio:7.2f}" for f in report.films]
+    lines += ["", f"{'film':18}{'frames':>8}{'frames/s':>10}{'core-ms':>9}{'ratio':>7}"]
+    lines += [f"{f.path:18}{f.frames:8}{f.rate:10.1f}{f.milliseconds:9.1f}{f.ratio:7.2f}" for f in report.films]
     lines += ["", f"{'memory':18}{'path':16}{'before, MB':>12}{'peak, MB':>10}{'growth':>8}{'ratio':>7}"]
     for m in report.memory:
         lines.append(f"{m.profile:18}{m.path:16}{m.before:12.0f}{m.peak:10.0f}{m.peak - m.before:8.0f}{m.ratio:7.2f}")
     return "\n".join(lines)
+
+
+def _most_resident() -> float:
+    """Megabytes that this process had resident at most; where Linux does not say it, its parent's may count as well."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -381,7 +402,9 @@ def _dtype(name: str) -> torch.dtype:
 def _processor() -> str:
     """Its name, and the instructions torch chose by."""
     known = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in known.read_text().splitlines() if line.startswith("model name")] if (
-        known.exists()
-    ) else []
+    names = (
+        [line.partition(":")[2].strip() for line in known.read_text().splitlines() if line.startswith("model name")]
+        if (known.exists())
+        else []
+    )
     return f"{names[0] if names else platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"

@@ -19,7 +19,7 @@ from .model import GAMMA, Array, Head, HeadPack, to_world
 try:
     import numba
 except ModuleNotFoundError as error:
-    raise ConfigError('Drawing heads needs numba, which is not installed. Run `pip install numba`.') from error
+    raise ConfigError("Drawing heads needs numba, which is not installed. Run `pip install numba`.") from error
 
 SUPERSAMPLING = 2
 LABELS = ("background", "skin", "lips", "eye", "mouth", "hair", "shirt")

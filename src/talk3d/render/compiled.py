@@ -31,7 +31,7 @@ def _float_of_bits(context: Any, bits: Any) -> Any:
 
 
 @_compiled
-def _exp(x):  # type: ignore[no-untyped-def]
+def _exp(x):
     """exp of x <= 0 within 2e-7: Cephes' polynomial on the remainder, the whole powers of two as bits of the exponent."""
     x = max(x, _F(-87))
     power = np.floor(x * _F(1.44269504) + _F(0.5))
@@ -46,7 +46,7 @@ def _exp(x):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _softplus(x):  # type: ignore[no-untyped-def]
+def _softplus(x):
     """log(1 + exp(x)) within 5e-7: the logarithm is a polynomial of degree nine in exp(-|x|), fitted at Chebyshev's points."""
     t = _exp(-abs(x))
     p = _F(0.0051261)
@@ -62,7 +62,7 @@ def _softplus(x):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _dense(weights, bias, x, y, to, count):  # type: ignore[no-untyped-def]
+def _dense(weights, bias, x, y, to, count):
     """``y[:, to : to + count] = weights @ x[:, :count] + bias``, two rows by eight columns of the weights at a time.
 
     Loops run over points, so that what they read and write lies side by side. Rows come in twos, columns in eights.
@@ -84,7 +84,7 @@ def _dense(weights, bias, x, y, to, count):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _along(places, count, texels, scale, step, offsets0, offsets1, shares0, shares1):  # type: ignore[no-untyped-def]
+def _along(places, count, texels, scale, step, offsets0, offsets1, shares0, shares1):
     """The two texels around each place along one side of a plane: where they begin, and their shares; 0 for those outside.
 
     Whole numbers stay floats until the end: the compiler widens integers, and then knows no vector instructions for them.
@@ -102,37 +102,39 @@ def _along(places, count, texels, scale, step, offsets0, offsets1, shares0, shar
 
 
 @_compiled
-def _taps(points, count, size, axes, sides, side_shares, offsets, shares):  # type: ignore[no-untyped-def]
+def _taps(points, count, size, axes, sides, side_shares, offsets, shares):
     """Where the four texels around each point [3, K] begin on each plane, and their shares; both [12, K]."""
-    height, width, channels, scale = size
-    texel = 3 * channels
+    height, width, _, scale, next_texel, next_row, next_plane = size
     for plane in range(3):
         across, down = points[axes[plane, 0]], points[axes[plane, 1]]
-        _along(across, count, width, scale, texel, sides[0], sides[1], side_shares[0], side_shares[1])
-        _along(down, count, height, scale, texel * width, sides[2], sides[3], side_shares[2], side_shares[3])
+        _along(across, count, width, scale, next_texel, sides[0], sides[1], side_shares[0], side_shares[1])
+        _along(down, count, height, scale, next_row, sides[2], sides[3], side_shares[2], side_shares[3])
         for tap in range(4):
             column, row = sides[tap % 2], sides[2 + tap // 2]
             of_column, of_row = side_shares[tap % 2], side_shares[2 + tap // 2]
             begin, share = offsets[4 * plane + tap], shares[4 * plane + tap]
             for i in range(count):
-                begin[i] = row[i] + column[i] + plane * channels
+                begin[i] = row[i] + column[i] + plane * next_plane
                 share[i] = of_row[i] * of_column[i]
 
 
 @_compiled
-def _lookups(texels, channels, offsets, shares, count, rows, columns):  # type: ignore[no-untyped-def]
+def _lookups(texels, channels, offsets, shares, count, rows, columns):
     """Sums of the three planes' lookups: to ``rows`` [K, C], then turned over to ``columns`` [C, K]."""
     for i in range(count):
         row = rows[i]
-        row[:] = _F(0)
         for plane in range(3):
             # Unsigned, or every access would ask whether to count from the end.
             o0, o1 = _U(offsets[4 * plane, i]), _U(offsets[4 * plane + 1, i])
             o2, o3 = _U(offsets[4 * plane + 2, i]), _U(offsets[4 * plane + 3, i])
             s0, s1 = shares[4 * plane, i], shares[4 * plane + 1, i]
             s2, s3 = shares[4 * plane + 2, i], shares[4 * plane + 3, i]
-            for c in range(_U(channels)):
-                row[c] += s0 * texels[o0 + c] + s1 * texels[o1 + c] + s2 * texels[o2 + c] + s3 * texels[o3 + c]
+            if plane == 0:
+                for c in range(_U(channels)):
+                    row[c] = s0 * texels[o0 + c] + s1 * texels[o1 + c] + s2 * texels[o2 + c] + s3 * texels[o3 + c]
+            else:
+                for c in range(_U(channels)):
+                    row[c] += s0 * texels[o0 + c] + s1 * texels[o1 + c] + s2 * texels[o2 + c] + s3 * texels[o3 + c]
     for start in range(0, count, 16):
         for c in range(channels):
             line = columns[c]
@@ -141,7 +143,7 @@ def _lookups(texels, channels, offsets, shares, count, rows, columns):  # type: 
 
 
 @_compiled
-def _listen(hidden, to_density, bias, density, to, count):  # type: ignore[no-untyped-def]
+def _listen(hidden, to_density, bias, density, to, count):
     """Softplus of the hidden units of columns ``to : to + count``, in place, and their raw densities."""
     found = density[to : to + count]
     found[:] = bias
@@ -153,7 +155,7 @@ def _listen(hidden, to_density, bias, density, to, count):  # type: ignore[no-un
 
 
 @_compiled
-def _interval_weights(density, depths, samples, count, optical, before):  # type: ignore[no-untyped-def]
+def _interval_weights(density, depths, samples, count, optical, before):
     """`volume.ray_weights` of rays one after the other, ``samples`` each, ``count`` in all; to ``optical``.
 
     The interval behind a ray's last sample is none, and gets nothing.
@@ -171,7 +173,7 @@ def _interval_weights(density, depths, samples, count, optical, before):  # type
 
 
 @_compiled
-def _fine_depths(depths, weights, u, found, ranks, running):  # type: ignore[no-untyped-def]
+def _fine_depths(depths, weights, u, found, ranks, running):
     """`rays.importance_depths` of one ray, for ascending quantiles, and how many coarse samples are no deeper than each."""
     bins = len(depths) - 3
     total = _F(0)
@@ -193,21 +195,22 @@ def _fine_depths(depths, weights, u, found, ranks, running):  # type: ignore[no-
 
 
 @_compiled
-def _merge(depths, found, ranks, column, fine_column, merged, order, counts):  # type: ignore[no-untyped-def]
-    """One ray's coarse and fine samples by depth, and the columns they are decoded in; no branch depends on depths."""
+def _merge(depths, found, ranks, column, fine_column, rays, merged, order, counts):
+    """One ray's coarse and fine samples by depth, and the columns they are decoded in, ``rays`` apart; no branch depends on
+    depths."""
     counts[:] = 0
     for q in range(len(found)):
         counts[ranks[q]] += 1
         place = q + ranks[q]
-        merged[place], order[place] = found[q], fine_column + q
+        merged[place], order[place] = found[q], fine_column + q * rays
     passed = 0
     for s in range(len(depths)):
         passed += counts[s]
-        merged[s + passed], order[s + passed] = depths[s], column + s
+        merged[s + passed], order[s + passed] = depths[s], column + s * rays
 
 
 @_compiled
-def _shine(colour, columns, shares, count, ends, features):  # type: ignore[no-untyped-def]
+def _shine(colour, columns, shares, count, ends, features):
     """Sigmoid of colour features [F, K], times the share of each sample, summed over the samples of each ray."""
     for f in range(features.shape[1]):
         line = colour[f]
@@ -225,9 +228,7 @@ def _shine(colour, columns, shares, count, ends, features):  # type: ignore[no-u
 
 
 @_compiled
-def render_rays(  # type: ignore[no-untyped-def]
-    texels, size, axes, origins, directions, given, u, decoder, features, alpha, distance
-):
+def render_rays(texels, size, axes, origins, directions, given, u, decoder, features, alpha, distance):
     """Some rays of one picture: composited features in 0..1, opacity, and mean depth (not yet clamped) are written."""
     first, first_bias, to_density, density_bias, to_colour, colour_bias = decoder
     coarse, fine, units = given.shape[1], len(u), first.shape[0]
@@ -247,21 +248,27 @@ def render_rays(  # type: ignore[no-untyped-def]
     seen_columns, seen_shares, ends = np.empty(all_samples, np.int32), np.empty(all_samples, _F), np.empty(at_once, np.int64)
     for begin in range(0, len(origins), at_once):
         rays = min(at_once, len(origins) - begin)
-        split, total = rays * coarse, rays * samples  # columns: coarse samples ray by ray, then fine ones
+        # Depths lie ray by ray, coarse ones before fine ones. What is decoded lies sample by sample, in columns: neighbours
+        # are then of neighbouring rays, and read nearly the same texels.
+        split, total = rays * coarse, rays * samples
         for r in range(rays):
             depths[r * coarse : (r + 1) * coarse] = given[begin + r]
         for stage in range(2 if fine else 1):
             to, count = (0, coarse) if stage == 0 else (split, fine)
             if stage == 1:
-                _interval_weights(density, depths, coarse, split, weights, scratch)
+                for r in range(rays):
+                    for i in range(coarse):
+                        raw[r * coarse + i] = density[i * rays + r]
+                _interval_weights(raw, depths, coarse, split, weights, scratch)
                 for r in range(rays):
                     of_coarse, of_fine = slice(r * coarse, (r + 1) * coarse), slice(split + r * fine, split + (r + 1) * fine)
                     _fine_depths(depths[of_coarse], weights[of_coarse], u, depths[of_fine], ranks[of_fine], scratch)
-            for r in range(rays):
-                for axis in range(3):
-                    line, origin, direction = points[axis], origins[begin + r, axis], directions[begin + r, axis]
-                    for s in range(count):
-                        line[r * count + s] = origin + depths[to + r * count + s] * direction
+            for axis in range(3):
+                line = points[axis]
+                for r in range(rays):
+                    origin, direction = origins[begin + r, axis], directions[begin + r, axis]
+                    for i in range(count):
+                        line[i * rays + r] = origin + depths[to + r * count + i] * direction
             _taps(points, rays * count, size, axes, sides, side_shares, offsets, shares)
             _lookups(texels, size[2], offsets, shares, rays * count, rows, columns)
             _dense(first, first_bias, columns, hidden, to, rays * count)
@@ -270,7 +277,7 @@ def render_rays(  # type: ignore[no-untyped-def]
             of_coarse, of_fine = slice(r * coarse, (r + 1) * coarse), slice(split + r * fine, split + (r + 1) * fine)
             of_ray = slice(r * samples, (r + 1) * samples)
             _merge(
-                depths[of_coarse], depths[of_fine], ranks[of_fine], r * coarse, split + r * fine,
+                depths[of_coarse], depths[of_fine], ranks[of_fine], r, split + r, rays,
                 merged[of_ray], order[of_ray], counts,
             )  # fmt: skip
         for i in range(total):

@@ -70,7 +70,7 @@ class TwoLayers:
 
 def why_not(options: RenderOptions) -> str | None:
     """Why these options need the reference; None if they do not."""
-    if 0 < options.samples_fine and options.samples_coarse < _FEWEST:
+    if options.samples_fine > 0 and options.samples_coarse < _FEWEST:
         return f"importance sampling needs at least {_FEWEST} coarse samples"
     return None
 
@@ -84,17 +84,31 @@ def are_ordered(rays: Rays, options: RenderOptions) -> bool:
     return bool((torch.as_tensor(near) <= torch.as_tensor(far)).all())
 
 
+def texel_planes(batch: int, channels: int, height: int, width: int) -> Float[Tensor, "batch 3 channels height width"]:
+    """Unset planes that lie in memory texel by texel, as lookups read them.
+
+    A texel more ends each row: rows that are a power of two apart share the few places a cache has for them.
+    """
+    storage = torch.empty(batch, 3, height, width + 1, channels)
+    return storage.permute(0, 1, 4, 2, 3)[..., :width]
+
+
 def render_fused(
     planes: Float[Tensor, "batch 3 channels height width"], decoder: TwoLayers, rays: Rays, options: RenderOptions
 ) -> Rendering:
     """What `reference.render` gives with ``deterministic=True``, within rounding; no gradients.
 
-    Planes that lie in memory texel by texel, all channels of a texel's three planes together, are read in place. Single
-    precision on the CPU; as many threads as torch uses, whose number changes nothing.
+    Planes made by `texel_planes` are read in place, others are copied there first. Single precision on the CPU; as many threads
+    as torch uses, whose number changes nothing.
     """
     assert why_not(options) is None
     batch, _, channels, height, width = planes.shape
-    texels = planes.detach().permute(0, 3, 4, 1, 2).contiguous().float().numpy().reshape(batch, -1)
+    if planes.dtype != torch.float32 or planes.stride(2) != 1:
+        planes = texel_planes(batch, channels, height, width).copy_(planes)
+    planes = planes.detach()
+    _, next_plane, _, next_row, next_texel = planes.stride()
+    count = 2 * next_plane + (height - 1) * next_row + (width - 1) * next_texel + channels
+    texels = [torch.as_strided(one, (count,), (1,)).numpy() for one in planes]
     near, far = limits(rays, options)
     shape = rays.origins.shape[:2]
     middle = rays.origins.new_full((*shape, options.samples_coarse), 0.5)
@@ -108,7 +122,7 @@ def render_fused(
     features = np.empty((*shape, decoder.features), np.float32)
     alpha, depth = np.empty(shape, np.float32), np.empty(shape, np.float32)
     axes = np.array(PLANE_AXES[options.plane_axes], np.uintp)
-    size = (height, width, channels, np.float32(1 / options.box_warp))
+    size = (height, width, channels, np.float32(1 / options.box_warp), next_texel, next_row, next_plane)
     layers = (decoder.first, decoder.first_bias, decoder.density, decoder.density_bias, decoder.colour, decoder.colour_bias)
 
     def some(piece: tuple[int, int]) -> None:

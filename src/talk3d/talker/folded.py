@@ -1,11 +1,13 @@
 """An avatar's moved planes, fast: what is constant for it is folded once, and convolutions skip what planes tell each other.
 
-The twin of ``planes + DeltaNetwork(trunk, conditions)``, without gradients. Planes lie in memory texel by texel, all channels of
-a texel's three planes together, as the compiled renderer reads them.
+The twin of ``planes + DeltaNetwork(trunk, conditions)``, without gradients. Planes lie in memory as the compiled renderer reads
+them.
 Letters: B frames, C channels of one plane, O output channels, S side of the planes.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -67,10 +69,9 @@ class FoldedDelta:
             x = x if skip is None else x + skip
         learnt = F.conv2d(x.to(self.dtype), self.out, padding=1, groups=3)  # [B, 3 C, S, S], texel by texel
         amounts = network.modes.amounts(network.encoder.standard(conditions.code), conditions.blink)
-        moved = F.pad(amounts, (0, 1), value=1.0) @ self.modes
-        moved += learnt.permute(0, 2, 3, 1).reshape(len(moved), -1)
-        three, channels, height, width = self.shape
-        return moved.reshape(-1, height, width, three, channels).permute(0, 3, 4, 1, 2)
+        moved = _as_planes(F.pad(amounts, (0, 1), value=1.0) @ self.modes, self.shape)
+        moved += learnt.unflatten(1, (3, -1))
+        return moved
 
     def _bottom(self, tokens: Tensor) -> Float[Tensor, "batch planes_channels bottom bottom"]:
         """What the path up starts from."""
@@ -84,7 +85,13 @@ class FoldedDelta:
 
 
 def _by_texels(planes: Float[Tensor, "batch 3 channels side side"]) -> Float[Tensor, "batch numbers"]:
-    return planes.permute(0, 3, 4, 1, 2).flatten(1)
+    """As `render.fused.texel_planes` lie in memory; nothing in the texel that ends each row."""
+    return F.pad(planes.permute(0, 1, 3, 4, 2), (0, 0, 0, 1)).flatten(1)
+
+
+def _as_planes(numbers: Float[Tensor, "batch numbers"], shape: torch.Size) -> Float[Tensor, "batch 3 channels side side"]:
+    three, channels, height, width = shape
+    return numbers.unflatten(1, (three, height, width + 1, channels)).permute(0, 1, 4, 2, 3)[..., :width]
 
 
 class _FoldedLevel:
@@ -95,7 +102,9 @@ class _FoldedLevel:
         self.slope = conv.slope
         weight = conv.conv0.weight.unflatten(0, (3, -1)).unflatten(2, (3, -1))  # [target, O, source, C, 3, 3]
         axes = PLANES_MIXED_ALONG[config.rollout]
-        own, self.sources, lines = [], ([], []), ([], [])
+        own: list[Tensor] = []
+        lines: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self.sources: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])  # whose line each target gets
         for target in range(3):
             own.append(weight[target, :, target])
             for shared in (0, 1):  # along the target's width, and along its height
@@ -116,7 +125,9 @@ class _FoldedLevel:
     def __call__(self, x: Float[Tensor, "batch planes_channels side side"]) -> Tensor:
         y = F.conv2d(x, self.own, self.bias0, padding=1, groups=3)
         texels, sums = x.permute(0, 2, 3, 1), y.permute(0, 2, 3, 1)  # as they lie in memory: [B, S, S, channels of all planes]
-        profiles = [texels.mean(axis).unflatten(2, (3, -1)) for axis in (1, 2)]  # along the width, along the height: [B, S, 3, C]
+        profiles = [
+            texels.mean(axis).unflatten(2, (3, -1)) for axis in (1, 2)
+        ]  # along the width, along the height: [B, S, 3, C]
         for shared in (0, 1):
             told = torch.cat([profiles[axis][:, :, source] for source, axis in self.sources[shared]], 2)
             lines = F.conv1d(told.mT, self.lines[shared], padding=1, groups=3).unflatten(1, (3, 3, -1))  # target, which, O
@@ -148,9 +159,23 @@ class _FoldedBlock:
         return x + self.to_out(y)
 
     def listen(self, x: Tensor, tokens: Tensor) -> Tensor:
-        x = x + self.block.cross_attention(self.block.norm2(x), tokens)
+        x = x + self._told(self.block.norm2(x), tokens)
         value, gate = self.expand(self.block.norm3(x)).chunk(2, -1)
         return x + self.contract(value * F.gelu(gate))
+
+    def _told(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """Cross-attention. There are few tokens and many positions, so the dense layers of the positions act on tokens instead:
+        queries' weights on keys, and the output's on values."""
+        attention = self.block.cross_attention
+        if attention.token_norm:
+            tokens = F.layer_norm(tokens, tokens.shape[-1:])
+        keys, values = (t.unflatten(-1, (self.heads, -1)) for t in attention.to_kv(tokens).chunk(2, -1))  # [B, T, heads, e]
+        queries = attention.to_q.weight.unflatten(0, (self.heads, -1))  # [heads, e, E]
+        outputs = attention.to_out.weight.unflatten(1, (self.heads, -1))  # [E, heads, e]
+        asked = torch.einsum("bthe,hef->bfht", keys, queries).flatten(2) / math.sqrt(keys.shape[-1])  # [B, E, heads T]
+        given = torch.einsum("bthe,fhe->bhtf", values, outputs).flatten(1, 2)  # [B, heads T, E]
+        shares = torch.bmm(x.flatten(1, 2), asked).unflatten(-1, (self.heads, -1)).softmax(-1).flatten(-2)
+        return torch.baddbmm(attention.to_out.bias, shares, given).unflatten(1, (3, -1))
 
 
 class _FoldedLinear:
