@@ -42,7 +42,7 @@ def _exp(x):
     p = p * r + _F(4.1665795894e-2)
     p = p * r + _F(1.6666665459e-1)
     p = p * r + _F(5.0000001201e-1)
-    return (p * r * r + r + _F(1)) * _float_of_bits((np.int32(power) + np.int32(127)) << np.int32(23))
+    return (p * r * r + r + _F(1)) * _float_of_bits((np.int32(power) + np.int32(127)) << np.int32(23))  # type: ignore[call-arg]
 
 
 @_compiled
