@@ -45,6 +45,7 @@ def main() -> None:
                 "evaluate": evaluate,
                 "bench views": bench_views,
                 "bench tokens": bench_tokens,
+                "bench speed": bench_speed,
                 "demo": demo,
                 "heads sheet": heads_sheet,
                 "prior train": prior_train,
@@ -298,6 +299,7 @@ def speak(
     blinks: float = 1.0,
     motion: float = 1.0,
     protocol: Literal["paper", "audio-only"] = "paper",
+    plain: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Let an avatar speak.
@@ -314,6 +316,7 @@ def speak(
         blinks: how far blinks close the eyes, 0 to 1; 0 keeps them open.
         motion: how far the head moves, 0 to 2: 1 as in its film, 0 holds it still.
         protocol: what is taken of a Capture's frames: paper takes sound, blinks and head motion, audio-only their sound alone.
+        plain: draw with the plain, slow code that the fast code is tested against.
         overwrite: replace an existing video.
     """
     from .capture.artifact import Capture
@@ -323,7 +326,9 @@ def speak(
     refuse_existing(output, overwrite)
     config = talker.SpeakConfig(talker.Camera.parse(camera), mark, seed, protocol, lips, blinks, motion)
     drive = Capture.open(sound) if sound.is_dir() else None
-    speaker = talker.Speaker(avatar)
+    speaker = talker.Speaker(avatar, plain)
+    if speaker.slow and not plain:
+        print(f"note: pictures are drawn by the plain code, some three times slower: {speaker.slow}.")
     moves = speaker.motion
     if drive is not None and protocol == "paper":
         moves = speaker.motion_of(drive, *talker.reenacted(speaker, drive))
@@ -422,6 +427,27 @@ def bench_tokens(
         found = bench.bench_tokens(avatar, truth, output, frames, overwrite, report)
     print(bench.table(found))
     print(f"{output / 'report.html'}, {output / 'attention.png'}")
+
+
+def bench_speed(
+    avatar: Annotated[Positional[Path], arg(metavar="AVATAR")],
+    /,
+    json: Path | None = None,
+) -> None:
+    """Measure how long frames take, plain and fast in turn: each stage, whole frames, films, memory. Some ten minutes.
+
+    Args:
+        avatar: file made by `talk3d train` with the shipped prior.
+        json: also write all numbers to this file.
+    """
+    from .bench import speed as bench
+
+    with _bar("Measuring speed") as report:
+        found = bench.bench_speed(avatar, report)
+    print(bench.table(found))
+    if json is not None:
+        json.write_text(found.to_json() + "\n")
+        print(json)
 
 
 def demo(output: Output = Path("out/demo"), minutes: float = 5.0) -> None:

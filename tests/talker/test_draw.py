@@ -16,7 +16,7 @@ def test_frames_are_those_of_the_avatar(tiny_subject, tiny_capture, tmp_path):
     config = TrainConfig(steps=2, minutes=None, frames_per_step=2, listen_steps=2)
     talker = train_talker(tiny_subject, tiny_capture, tmp_path / "run", config, lambda part, text: None)
     save_avatar(tmp_path / "a.talk3d", tiny_subject, tiny_capture, talker, config, False)
-    speaker = Speaker(tmp_path / "a.talk3d")
+    speaker = Speaker(tmp_path / "a.talk3d", plain=True)
     conditions, _ = training_conditions(tiny_capture, tiny_subject, config.audio)
     index = torch.tensor([7, 20])
     ours = draw_frames(talker, tiny_subject, conditions, index, turn=math.radians(10))

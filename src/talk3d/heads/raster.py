@@ -1,6 +1,6 @@
 """A z-buffer renderer for `Head` meshes: opaque triangles first, then hair and lashes blended back to front.
 
-It draws at twice the size and box-filters in linear light. Needs numba (`pip install "talk3d[heads]"`).
+It draws at twice the size and box-filters in linear light. Needs numba.
 Letters: S size of the supersampled image, V vertices, F triangles.
 """
 
@@ -19,7 +19,7 @@ from .model import GAMMA, Array, Head, HeadPack, to_world
 try:
     import numba
 except ModuleNotFoundError as error:
-    raise ConfigError('Drawing heads needs numba, which is not installed. Run `pip install "talk3d[heads]"`.') from error
+    raise ConfigError("Drawing heads needs numba, which is not installed. Run `pip install numba`.") from error
 
 SUPERSAMPLING = 2
 LABELS = ("background", "skin", "lips", "eye", "mouth", "hair", "shirt")

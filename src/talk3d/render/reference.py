@@ -117,7 +117,7 @@ def render(
     either. Gradients reach planes, decoder and rays through colours and densities, never through the choice of
     depths.
     """
-    near, far = _limits(rays, options)
+    near, far = limits(rays, options)
     shape, like = rays.origins.shape[:2], rays.origins
 
     def numbers(given: float | Tensor | None, count: int) -> Tensor:
@@ -192,7 +192,8 @@ def _blend(weights: Tensor, colour: Tensor) -> Tensor:
     return (weights[..., None, :] @ colour).squeeze(-2)
 
 
-def _limits(rays: Rays, options: RenderOptions) -> tuple[float | Tensor, float | Tensor]:
+def limits(rays: Rays, options: RenderOptions) -> tuple[float | Tensor, float | Tensor]:
+    """Where rays are sampled from and to: the options' own depths, or else where each ray meets the box."""
     if options.near is not None and options.far is not None:
         return options.near, options.far
     entry, leave = ray_limits(rays, options.box_warp)

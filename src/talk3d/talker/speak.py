@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,14 +23,17 @@ from .. import __version__
 from ..artifacts import Avatar as AvatarArtifact
 from ..artifacts import Draft, creating
 from ..camera import ViewCone
+from ..capture.ahead import ahead
 from ..capture.artifact import Capture
 from ..capture.frames import warp_plate
 from ..errors import ConfigError, NoAudioError
+from ..prior import fast
 from ..prior.generator import Generator, Picture, Profile, composite
 from ..prior.subject import Subject
 from ..video.clock import AUDIO_RATE, FPS, SAMPLES_PER_FRAME
 from ..video.read import read_audio_chunks
 from ..video.write import VideoWriter
+from . import folded
 from .audio import Loudness, frame_windows, silent_window
 from .clip import audio_neighbourhood, capture_windows, place_token
 from .config import TrainConfig
@@ -40,6 +44,8 @@ from .unet import Trunk
 
 BATCH = 8
 """Frames drawn together."""
+GROUP = 4
+"""Of them, those that the fast code takes at a time: planes of more no longer wait in a cache until they are looked at."""
 ORBIT_SECONDS = 6.0
 ORBIT_YAW, ORBIT_PITCH = math.radians(30), math.radians(10)
 MARK = "AI-generated"
@@ -141,12 +147,16 @@ class Speaker:
 
     Args:
         path: the avatar file.
+        plain: draw with the plain modules that everything was trained with, not with their fast twins.
 
     Raises:
         ArtifactError: it is missing, damaged, or something else.
     """
 
-    def __init__(self, path: Path):
+    slow: str | None
+    """Why the fast twins do not draw this avatar, other than that it was asked for."""
+
+    def __init__(self, path: Path, plain: bool = False):
         artifact = AvatarArtifact.open(path)
         self.artifact = artifact
         config = artifact.config
@@ -175,6 +185,13 @@ class Speaker:
         self.plate = _plate(artifact) if profile.alpha else None
         with torch.inference_mode():
             self.trunk: Trunk = self.network.unet.trunk(self.planes)
+        self.slow = fast.why_not(self.generator)
+        self.painter: fast.FastPainter | None = None
+        self.mover: folded.FoldedDelta | None = None
+        if not plain and self.slow is None:
+            self.painter = fast.FastPainter(self.generator, self.ws)
+            if folded.why_not(self.network.config.unet) is None:
+                self.mover = folded.FoldedDelta(self.network, self.planes, self.trunk, self.painter.dtype)
 
     @property
     def size(self) -> int:
@@ -220,7 +237,8 @@ class Speaker:
             motion: the head's pose, blink and place in the source picture.
             lips: how far the mouth moves, of what the sound asks for.
         """
-        return self.planes + self.network(self.trunk, self.conditions(audio, motion, lips))
+        conditions = self.conditions(audio, motion, lips)
+        return self.mover(conditions) if self.mover else self.planes + self.network(self.trunk, conditions)
 
     @torch.inference_mode()
     def conditions(
@@ -255,6 +273,8 @@ class Speaker:
     ) -> Picture:
         """The head alone, from the given angles (radians)."""
         orbit, count = self.profile.orbit, len(planes)
+        if self.painter:
+            return self.painter(planes, orbit.pose(yaw, pitch), orbit.intrinsics().expand(count, 3, 3))
         raw = self.generator.render(planes, orbit.pose(yaw, pitch), orbit.intrinsics().expand(count, 3, 3), deterministic=True)
         return Picture(self.generator.superresolve(raw.features, raw.rgb, raw.alpha, self.ws.expand(count, -1, -1)), raw)
 
@@ -275,7 +295,13 @@ class Speaker:
             lips: how far the mouth moves, of what the sound asks for.
         """
         yaw, pitch = (motion.yaw, motion.pitch) if camera is None else camera.unbind(-1)
-        return self.finish(self.look(self.move(audio, motion, lips), yaw, pitch), motion)
+        groups = torch.arange(len(audio)).split(GROUP if self.painter else len(audio))
+        return np.concatenate(
+            [
+                self.finish(self.look(self.move(audio[some], motion[some], lips), yaw[some], pitch[some]), motion[some])
+                for some in groups
+            ]
+        )
 
     @torch.inference_mode()
     def finish(self, picture: Picture, motion: Motion) -> np.ndarray:
@@ -470,15 +496,23 @@ def speak(
             moving = moving.calmed(fixed, config.motion)
         return dataclasses.replace(moving, blink=config.blinks * moving.blink)
 
+    def drawn() -> Iterator[np.ndarray]:
+        first = 0
+        for block in said.heard:
+            frames = torch.arange(first, first + len(block))
+            yield speaker.draw(block, motion_at(frames), config.camera.at(frames), config.lips)
+            first += len(block)
+
     done = 0
     size = (speaker.size, speaker.size)
-    with VideoWriter(output, size, audio_rate=AUDIO_RATE, metadata=metadata, overwrite=overwrite) as writer:
+    with (
+        VideoWriter(output, size, audio_rate=AUDIO_RATE, metadata=metadata, overwrite=overwrite) as writer,
+        closing(ahead(drawn())) as blocks,  # frames are encoded while the next ones are drawn
+    ):
         written = 0
-        for block in said.heard:
-            frames = torch.arange(done, done + len(block))
-            pictures = speaker.draw(block, motion_at(frames), config.camera.at(frames), config.lips)
+        for pictures in blocks:
             # Sound runs just ahead of its frames, so that little of it waits in memory.
-            while written < (done + len(block)) * SAMPLES_PER_FRAME:
+            while written < (done + len(pictures)) * SAMPLES_PER_FRAME:
                 piece = next(said.sound, None)
                 if piece is None:
                     break
@@ -486,7 +520,7 @@ def speak(
                 written += len(piece)
             for picture in pictures:
                 writer.write(_marked(picture) if config.mark else picture)
-            done += len(block)
+            done += len(pictures)
             progress(done, said.frames)
     return done
 

@@ -96,7 +96,7 @@ class Trunk:
     """[1, 3, N, E]: the transformer's stream after its first self-attention."""
 
 
-_AXES: dict[str, tuple[str, str, str]] = {"aligned": ("xy", "xz", "zy"), "official": ("xy", "yz", "zx")}
+PLANES_MIXED_ALONG: dict[str, tuple[str, str, str]] = {"aligned": ("xy", "xz", "zy"), "official": ("xy", "yz", "zx")}
 """World axes along the width and the height of each plane. The renderer's are the first; Talk3D mixes planes as if they lay
 like the second, so four of its six profiles run along a wrong axis."""
 
@@ -109,7 +109,7 @@ def roll_out(planes: Planes, kind: RollOut = "aligned") -> Float[Tensor, "batch 
     """
     if kind == "off":
         return planes.repeat(1, 1, 3, 1, 1)
-    axes = _AXES[kind]
+    axes = PLANES_MIXED_ALONG[kind]
 
     def seen(source: int, target: int) -> Tensor:  # [B, C, H, W]
         if source == target:

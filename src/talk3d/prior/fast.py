@@ -1,0 +1,87 @@
+"""Pictures of one person, fast: the compiled renderer and folded super-resolution behind one call.
+
+The twin of `Generator.render` with deterministic samples and `Generator.superresolve`, without gradients.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from talk3d.prior.folded import FoldedSuperResolution, faster_precision
+from talk3d.prior.generator import Decoder, Generator, Picture, RawPicture
+from talk3d.prior.synthesis import EqualizedLinear
+from talk3d.render.rays import generate_rays
+
+try:
+    from talk3d.render import fused
+except (ImportError, RuntimeError):
+    # Numba has no release for every new Python at once, and refuses to work where it can write what it compiled to no folder.
+    fused = None  # type: ignore[assignment]
+
+
+def why_not(generator: Generator) -> str | None:
+    """Why a generator's pictures need the plain path; None if they do not."""
+    if fused is None:
+        return "numba is not installed, or has no folder to write to (NUMBA_CACHE_DIR)"
+    return fused.why_not(generator.profile.render)
+
+
+class FastPainter:
+    """Draws one person: build it once, call it for every frame.
+
+    Args:
+        generator: with trained weights, which are copied; on the CPU.
+        ws: the person.
+        dtype: what super-resolution computes in; None for the faster of single precision and bfloat16, measured here and now.
+    """
+
+    def __init__(self, generator: Generator, ws: Float[Tensor, "1 layers w"], dtype: torch.dtype | None = None) -> None:
+        assert why_not(generator) is None
+        self.generator, self.profile = generator, generator.profile
+        self.dtype = dtype or faster_precision()
+        self.decoder = two_layers(generator.decoder)
+        self.enlarge = FoldedSuperResolution(generator.superresolution, ws, self.dtype)
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        planes: Float[Tensor, "batch 3 channels height width"],
+        cam2world: Float[Tensor, "batch 4 4"],
+        intrinsics: Float[Tensor, "batch 3 3"],
+    ) -> Picture:
+        """Finished pictures. Each is enlarged by itself, so that what is worked on stays small whatever the batch."""
+        raw = self.render(planes, cam2world, intrinsics)
+        skip = torch.cat([raw.rgb, 2 * raw.alpha - 1], 1) if self.profile.alpha else raw.rgb
+        image = torch.cat([self.enlarge(*one) for one in zip(raw.features.split(1), skip.split(1), strict=True)])
+        return Picture(image=image, raw=raw)
+
+    @torch.inference_mode()
+    def render(
+        self,
+        planes: Float[Tensor, "batch 3 channels height width"],
+        cam2world: Float[Tensor, "batch 4 4"],
+        intrinsics: Float[Tensor, "batch 3 3"],
+    ) -> RawPicture:
+        """What `Generator.render` gives at the profile's resolution."""
+        size = self.profile.neural_resolution
+        rays = generate_rays(cam2world, intrinsics, size)
+        if fused.are_ordered(rays, self.profile.render):
+            seen = fused.render_fused(planes, self.decoder, rays, self.profile.render)
+        else:
+            seen = self.generator.render_rays(planes, rays, deterministic=True)
+        features, depth, alpha = (value.mT.unflatten(2, (size, size)) for value in (seen.features, seen.depth, seen.alpha))
+        return RawPicture(features=features, rgb=features[:, :3], depth=depth, alpha=alpha)
+
+
+def two_layers(decoder: Decoder) -> "fused.TwoLayers":
+    """A decoder's weights as the compiled renderer takes them."""
+    first, last = decoder.net[0], decoder.net[2]
+    assert isinstance(first, EqualizedLinear)
+    assert isinstance(last, EqualizedLinear)
+    return fused.TwoLayers.of(
+        first.weight * first.weight_gain,
+        first.bias * first.bias_gain,
+        last.weight * last.weight_gain,
+        last.bias * last.bias_gain,
+        decoder.density_gain,
+    )

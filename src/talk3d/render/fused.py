@@ -1,0 +1,143 @@
+"""Tri-planes and rays to pictures, compiled: sampling, decoding and marching in one pass over tiles of rays that stay in cache.
+
+The twin of `reference.render` with deterministic samples, for a decoder of two layers and without gradients. It takes the same
+depths and decodes the same points, but the colours of points that nobody sees are never computed. Needs numba.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from talk3d.render.compiled import render_rays
+from talk3d.render.rays import Rays, stratified_depths
+from talk3d.render.reference import PLANE_AXES, Rendering, RenderOptions, limits
+from talk3d.render.volume import finish_features
+
+# Rays that one thread takes at a time.
+_RAYS = 512
+# Coarse samples below which importance sampling has no bins.
+_FEWEST = 4
+
+
+@dataclass(frozen=True)
+class TwoLayers:
+    """A decoder ``last @ softplus(first @ x + first_bias) + last_bias``, laid out for the compiled code; see `of`.
+
+    Channels, hidden units and features are filled up with zeros to fours.
+    """
+
+    first: Float[np.ndarray, "hidden channels"]
+    """For the sum of three planes' lookups, not their mean."""
+    first_bias: Float[np.ndarray, " hidden"]
+    density: Float[np.ndarray, " hidden"]
+    """To the raw density."""
+    density_bias: np.float32
+    colour: Float[np.ndarray, "filled hidden"]
+    """To colour features before their sigmoid."""
+    colour_bias: Float[np.ndarray, " filled"]
+    features: int
+    """How many there really are."""
+
+    @classmethod
+    def of(
+        cls,
+        first: Float[Tensor, "hidden channels"],
+        first_bias: Float[Tensor, " hidden"],
+        last: Float[Tensor, "outputs hidden"],
+        last_bias: Float[Tensor, " outputs"],
+        density_gain: float,
+    ) -> "TwoLayers":
+        """From the layers as they are used: for the mean of the lookups; the first output is raw density over its gain."""
+
+        def filled(x: Tensor) -> np.ndarray:
+            return np.pad(x.detach().float().numpy(), [(0, -size % 4) for size in x.shape])
+
+        return cls(
+            first=filled(first / 3),
+            first_bias=filled(first_bias),
+            density=filled(last[0] * density_gain),
+            density_bias=np.float32(float(last_bias[0]) * density_gain),
+            colour=filled(last[1:]),
+            colour_bias=filled(last_bias[1:]),
+            features=len(last) - 1,
+        )
+
+
+def why_not(options: RenderOptions) -> str | None:
+    """Why these options need the reference; None if they do not."""
+    if options.samples_fine > 0 and options.samples_coarse < _FEWEST:
+        return f"importance sampling needs at least {_FEWEST} coarse samples"
+    return None
+
+
+def are_ordered(rays: Rays, options: RenderOptions) -> bool:
+    """Whether each ray is sampled from near to far. Where the box sets the limits and no ray meets it, none is: a picture of
+    nothing, which only the reference draws as it always was."""
+    if options.near is not None and options.far is not None:
+        return options.near <= options.far
+    near, far = limits(rays, options)
+    return bool((torch.as_tensor(near) <= torch.as_tensor(far)).all())
+
+
+def texel_planes(batch: int, channels: int, height: int, width: int) -> Float[Tensor, "batch 3 channels height width"]:
+    """Unset planes that lie in memory texel by texel, as lookups read them.
+
+    A texel more ends each row: rows that are a power of two apart share the few places a cache has for them.
+    """
+    storage = torch.empty(batch, 3, height, width + 1, channels)
+    return storage.permute(0, 1, 4, 2, 3)[..., :width]
+
+
+def render_fused(
+    planes: Float[Tensor, "batch 3 channels height width"], decoder: TwoLayers, rays: Rays, options: RenderOptions
+) -> Rendering:
+    """What `reference.render` gives with ``deterministic=True``, within rounding; no gradients.
+
+    Planes made by `texel_planes` are read in place, others are copied there first. Single precision on the CPU; as many threads
+    as torch uses, whose number changes nothing.
+    """
+    assert why_not(options) is None
+    batch, _, channels, height, width = planes.shape
+    if planes.dtype != torch.float32 or planes.stride(2) != 1:
+        planes = texel_planes(batch, channels, height, width).copy_(planes)
+    planes = planes.detach()
+    _, next_plane, _, next_row, next_texel = planes.stride()
+    count = 2 * next_plane + (height - 1) * next_row + (width - 1) * next_texel + channels
+    texels = [torch.as_strided(one, (count,), (1,)).numpy() for one in planes]
+    near, far = limits(rays, options)
+    shape = rays.origins.shape[:2]
+    middle = rays.origins.new_full((*shape, options.samples_coarse), 0.5)
+    depths = stratified_depths(near, far, middle, disparity=options.disparity)
+    nearest, farthest = float(depths.amin()), float(depths.amax())
+    fine = options.samples_fine
+    u = ((torch.arange(fine) + 0.5) / fine).float().numpy() if fine else np.zeros(0, np.float32)
+    origins, directions, depths_given = (
+        x.detach().contiguous().float().numpy() for x in (rays.origins, rays.directions, depths)
+    )
+    features = np.empty((*shape, decoder.features), np.float32)
+    alpha, depth = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    axes = np.array(PLANE_AXES[options.plane_axes], np.uintp)
+    size = (height, width, channels, np.float32(1 / options.box_warp), next_texel, next_row, next_plane)
+    layers = (decoder.first, decoder.first_bias, decoder.density, decoder.density_bias, decoder.colour, decoder.colour_bias)
+
+    def some(piece: tuple[int, int]) -> None:
+        b, start = piece
+        part = slice(start, start + _RAYS)
+        given = (origins[b, part], directions[b, part], depths_given[b, part])
+        render_rays(texels[b], size, axes, *given, u, layers, features[b, part], alpha[b, part], depth[b, part])
+
+    pieces = [(b, start) for b in range(batch) for start in range(0, shape[1], _RAYS)]
+    threads = min(torch.get_num_threads(), len(pieces))
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(some, pieces))
+    else:
+        for piece in pieces:
+            some(piece)
+    seen, opacity, distance = torch.from_numpy(features), torch.from_numpy(alpha), torch.from_numpy(depth)
+    distance = torch.where(opacity <= 0, farthest, distance).clamp(nearest, farthest)
+    return Rendering(finish_features(seen, opacity, options.white_back), distance[..., None], opacity[..., None])
