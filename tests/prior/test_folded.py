@@ -58,5 +58,14 @@ def test_weights_are_copied_and_inputs_left_alone() -> None:
     assert torch.equal(skip, kept[1])
 
 
-def test_the_faster_precision_is_one_of_two() -> None:
-    assert faster_precision() in (torch.float32, torch.bfloat16)
+@pytest.mark.parametrize(
+    ("names", "dtype"), [((), torch.float32), (("avx512_bf16",), torch.bfloat16), (("amx_tile",), torch.bfloat16)]
+)
+def test_half_precision_is_for_processors_that_have_it(
+    names: tuple[str, ...], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("avx512_bf16", "amx_tile"):
+        monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda name=name: name in names, raising=False)
+    assert faster_precision() == dtype
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")  # an older torch
+    assert faster_precision() in (dtype, torch.float32)

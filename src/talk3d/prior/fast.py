@@ -32,7 +32,7 @@ class FastPainter:
     Args:
         generator: with trained weights, which are copied; on the CPU.
         ws: the person.
-        dtype: what super-resolution computes in; None for the faster of single precision and bfloat16, measured here and now.
+        dtype: what super-resolution computes in; None for what is faster on this processor.
     """
 
     def __init__(self, generator: Generator, ws: Float[Tensor, "1 layers w"], dtype: torch.dtype | None = None) -> None:
