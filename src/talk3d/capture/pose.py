@@ -318,7 +318,12 @@ def upright_brows(
         orbit: the prior's camera.
     """
     points = torch.from_numpy(canonical).double()
-    angles = [torch.from_numpy(np.append(angle, 0.0)) for angle in (poses.yaw, poses.pitch)]
-    seen = orbit.project(points, *angles).numpy()
-    resting = brow_height(seen) / float(np.linalg.norm(np.subtract(*seen[-1, list(OUTER_EYE_CORNERS)])))
-    return height - resting[:-1] + resting[-1]
+
+    def look(yaw: np.ndarray, pitch: np.ndarray) -> np.ndarray:
+        return orbit.project(points, torch.from_numpy(yaw), torch.from_numpy(pitch)).numpy()
+
+    ahead = look(np.zeros(1), np.zeros(1))
+    length = float(np.linalg.norm(np.subtract(*ahead[0, list(OUTER_EYE_CORNERS)])))
+    chunks = [slice(i, i + CHUNK) for i in range(0, len(height), CHUNK)]
+    resting = np.concatenate([brow_height(look(poses.yaw[part], poses.pitch[part])) for part in chunks])
+    return height + (brow_height(ahead) - resting) / length
