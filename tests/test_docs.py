@@ -20,7 +20,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 COMMANDS = (
     "models_install", "models_list", "prepare", "personalize", "train", "speak", "evaluate", "demo", "prior_train",
     "prior_import", "prior_sample", "prior_inspect", "prior_evaluate", "heads_sheet", "bench_views", "bench_truth",
-    "bench_tokens", "import_talker",
+    "bench_tokens", "bench_speed", "import_talker",
 )  # fmt: skip
 
 

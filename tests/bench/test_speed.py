@@ -1,0 +1,118 @@
+"""What bench speed counts and how it reports; nothing here depends on how long anything takes."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from talk3d.bench import budget
+from talk3d.bench import speed as bench
+from talk3d.bench.budget import Ceilings, Work
+from talk3d.capture.artifact import Capture
+from talk3d.errors import ConfigError
+from talk3d.prior.generator import MINI, Decoder
+from talk3d.prior.subject import Subject
+from talk3d.talker.config import TrainConfig
+from talk3d.talker.speak import Speaker, save_avatar
+from talk3d.talker.train import train_talker
+
+CEILINGS = Ceilings(single=2e9, half=8e9, bytes=1e9)
+
+
+@pytest.fixture(scope="module")
+def avatar(tmp_path_factory: pytest.TempPathFactory, tiny_subject: Subject, tiny_capture: Capture) -> Path:
+    folder = tmp_path_factory.mktemp("avatar")
+    config = TrainConfig(steps=2, minutes=None, frames_per_step=2, listen_steps=2)
+    talker = train_talker(tiny_subject, tiny_capture, folder / "run", config, lambda part, text: None)
+    save_avatar(folder / "tiny.talk3d", tiny_subject, tiny_capture, talker, config, False)
+    return folder / "tiny.talk3d"
+
+
+def test_the_floor_is_set_by_whatever_runs_out_first() -> None:
+    assert CEILINGS.floor(Work(operations=2e9, bytes=1e3), torch.float32) == 1.0
+    assert CEILINGS.floor(Work(operations=2e9, bytes=1e3), torch.bfloat16) == 0.25
+    assert CEILINGS.floor(Work(operations=2e3, bytes=3e9), torch.float32) == 3.0
+
+
+def test_rendering_is_counted_as_the_decoder_counts_itself() -> None:
+    """Against torch's own count of the decoder, and of lookups as the products of matrices they could be."""
+    profile = dataclasses.replace(MINI, neural_resolution=4)
+    points = 4**2 * 32
+    decoder = Decoder(16, 32, 16)
+    decoded = budget.module_work(lambda: decoder(torch.zeros(1, points, 16))[0], 0, 0, 1)
+    blended = budget.module_work(lambda: torch.zeros(16, 1, 32) @ torch.zeros(16, 32, 16), 0, 0, 1)
+    looked = budget.module_work(lambda: torch.zeros(points, 1, 12) @ torch.zeros(points, 12, 16), 0, 0, 1)
+    counted = budget.rendering_work(profile).operations
+    assert counted == decoded.operations + blended.operations + looked.operations
+
+
+def test_twins_are_timed_in_turn_and_compared_with_the_first() -> None:
+    order: list[str] = []
+
+    def busy(name: str, milliseconds: float) -> None:
+        order.append(name)
+        end = time.process_time() + milliseconds / 1e3
+        while time.process_time() < end:
+            pass
+
+    work = Work(operations=4e6, bytes=0.0)
+    plain, fast = bench.in_turn(
+        "mini",
+        "frame",
+        2,
+        [
+            ("plain", lambda: busy("p", 4), work, torch.float32, None),
+            ("fast", lambda: busy("f", 1), work, torch.bfloat16, 50.0),
+        ],
+        CEILINGS,
+        3,
+    )
+    assert "".join(order) == "pf" * 4, "once to warm up"
+    assert plain.ratio == 1
+    assert fast.ratio == pytest.approx(plain.milliseconds / fast.milliseconds)
+    assert plain.milliseconds >= 2, "a call draws two frames"
+    assert (plain.floor, fast.floor) == (2.0, 0.5)
+
+
+def test_an_avatar_is_timed_stage_by_stage(avatar: Path, tmp_path: Path) -> None:
+    timings = bench.time_avatar(avatar, CEILINGS, tmp_path)
+    assert [t.stage for t in timings] == [
+        *["planes"] * 2, *["rendering"] * 2, *["super-resolution"] * 2, "finishing", "writing", *["frame"] * 2
+    ]  # fmt: skip
+    assert timings[-1].psnr is not None
+    assert timings[-1].psnr > 45, "the fast picture is the plain one"
+    assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
+    report = bench.SpeedReport({"processor": "any", "threads": 1}, CEILINGS, timings, [bench.Film("plain", 3, 2.0, 9.0, 1.0)], [])
+    lines = bench.table(report).splitlines()
+    assert all(line.rstrip().endswith((f"{t.ratio:.2f}", "ratio")) for line, t in zip(lines[3:], timings, strict=False))
+    assert len(json.loads(report.to_json())["timings"]) == len(timings)
+
+
+def test_an_avatar_without_a_fast_twin_cannot_be_compared(
+    avatar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("talk3d.prior.fast.fused", None)
+    with pytest.raises(ConfigError, match="numba is not installed"):
+        bench.time_avatar(avatar, CEILINGS, tmp_path)
+
+
+def test_signal_to_noise_of_pictures() -> None:
+    plain = np.zeros((2, 2))
+    assert bench.psnr(plain + 25.5, plain, 255) == pytest.approx(20)
+    assert bench.psnr(plain, plain, 255) > 100
+
+
+def test_plain_speakers_have_no_fast_twins(avatar: Path) -> None:
+    plain, fast = Speaker(avatar, plain=True), Speaker(avatar)
+    assert plain.painter is None
+    assert plain.mover is None
+    assert fast.painter is not None
+    assert fast.mover is not None
+    audio, motion = bench.some_speech(plain), plain.motion.ping_pong(torch.arange(8))
+    ours, theirs = fast.draw(audio, motion), plain.draw(audio, motion)
+    assert ours.shape == theirs.shape
+    assert bench.psnr(ours, theirs, 255) > 45
