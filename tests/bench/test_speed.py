@@ -86,7 +86,9 @@ def test_an_avatar_is_timed_stage_by_stage(avatar: Path, tmp_path: Path) -> None
     assert timings[-1].psnr is not None
     assert timings[-1].psnr > 45, "the fast picture is the plain one"
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
-    report = bench.SpeedReport({"processor": "any", "threads": 1}, CEILINGS, timings, [bench.Film("plain", 3, 2.0, 9.0, 1.0)], [])
+    report = bench.SpeedReport(
+        {"processor": "any", "threads": 1}, CEILINGS, timings, [bench.Film("plain", 3, 2.0, 9.0, 1.0)], []
+    )
     lines = bench.table(report).splitlines()
     assert all(line.rstrip().endswith((f"{t.ratio:.2f}", "ratio")) for line, t in zip(lines[3:], timings, strict=False))
     assert len(json.loads(report.to_json())["timings"]) == len(timings)
@@ -102,8 +104,8 @@ def test_an_avatar_without_a_fast_twin_cannot_be_compared(
 
 def test_signal_to_noise_of_pictures() -> None:
     plain = np.zeros((2, 2))
-    assert bench.psnr(plain + 25.5, plain, 255) == pytest.approx(20)
-    assert bench.psnr(plain, plain, 255) > 100
+    assert bench.psnr(plain + 25.5, plain, 255.0) == pytest.approx(20)
+    assert bench.psnr(plain, plain, 255.0) > 100
 
 
 def test_plain_speakers_have_no_fast_twins(avatar: Path) -> None:
@@ -115,4 +117,4 @@ def test_plain_speakers_have_no_fast_twins(avatar: Path) -> None:
     audio, motion = bench.some_speech(plain), plain.motion.ping_pong(torch.arange(8))
     ours, theirs = fast.draw(audio, motion), plain.draw(audio, motion)
     assert ours.shape == theirs.shape
-    assert bench.psnr(ours, theirs, 255) > 45
+    assert bench.psnr(ours, theirs, 255.0) > 45

@@ -77,7 +77,7 @@ def rendering_work(profile: Profile) -> Work:
     decoder = 2 * (channels * hidden + hidden * outputs)
     blend = 2 * profile.decoder_features
     texels = 3 * channels * profile.plane_resolution**2
-    return Work(points * (lookups + decoder + blend), 4.0 * (texels + rays * (profile.decoder_features + 2)))
+    return Work(float(points * (lookups + decoder + blend)), 4.0 * (texels + rays * (profile.decoder_features + 2)))
 
 
 def module_work(run: Callable[[], Tensor], weights: int, inputs: int, frames: int) -> Work:

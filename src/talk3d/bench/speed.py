@@ -169,7 +169,7 @@ def time_avatar(avatar: Path, ceilings: Ceilings, scratch: Path) -> list[Timing]
     )  # fmt: skip
     timings += in_turn(name, "finishing", frames, [("both", lambda: plain.finish(seen, motion), None, single, None)], ceilings)
     timings += in_turn(name, "writing", 4 * frames, [("both", lambda: write(finished), None, single, None)], ceilings)
-    quality = psnr(finished_fast, finished, 255)
+    quality = psnr(finished_fast, finished, 255.0)
     total = Work(
         sum(w.operations for w in (move_work, look_work, enlarge_work)),
         sum(w.bytes for w in (move_work, look_work, enlarge_work)),
@@ -231,7 +231,7 @@ def time_full(ceilings: Ceilings) -> list[Timing]:
     for painter in painters:
         name = f"fast, {_name(painter.dtype)}"
         enlarges.append((name, lambda p=painter: p.enlarge(raw.features, raw.rgb), enlarge_work, painter.dtype, None))
-        quality = psnr(painter(texels, *camera).image.numpy(), image.numpy(), 2)
+        quality = psnr(painter(texels, *camera).image.numpy(), image.numpy(), 2.0)
         frames.append((name, lambda p=painter: p(texels, *camera), total, painter.dtype, quality))
     stages = (("rendering", looks), ("super-resolution", enlarges), ("frame", frames))
     return [t for stage, paths in stages for t in in_turn(FULL.name, stage, 1, paths, ceilings, FULL_REPEATS)]
