@@ -63,24 +63,32 @@ def _softplus(x):
 
 @_compiled
 def _dense(weights, bias, x, y, to, count):
-    """``y[:, to : to + count] = weights @ x[:, :count] + bias``, two rows by eight columns of the weights at a time.
+    """``y[:, to : to + count] = weights @ x[:, :count] + bias``, four rows by four columns of the weights at a time.
 
-    Loops run over points, so that what they read and write lies side by side. Rows come in twos, columns in eights.
+    Loops run over points, so that what they read and write lies side by side, and sixteen products are made of eight numbers.
     """
-    for j in range(0, weights.shape[0], 2):
-        first, second = y[j, to : to + count], y[j + 1, to : to + count]
-        first[:] = bias[j]
-        second[:] = bias[j + 1]
-        for k in range(0, weights.shape[1], 8):
-            p0, p1, p2, p3 = weights[j, k], weights[j, k + 1], weights[j, k + 2], weights[j, k + 3]
-            p4, p5, p6, p7 = weights[j, k + 4], weights[j, k + 5], weights[j, k + 6], weights[j, k + 7]
-            q0, q1, q2, q3 = weights[j + 1, k], weights[j + 1, k + 1], weights[j + 1, k + 2], weights[j + 1, k + 3]
-            q4, q5, q6, q7 = weights[j + 1, k + 4], weights[j + 1, k + 5], weights[j + 1, k + 6], weights[j + 1, k + 7]
-            for i in range(count):
-                x0, x1, x2, x3 = x[k, i], x[k + 1, i], x[k + 2, i], x[k + 3, i]
-                x4, x5, x6, x7 = x[k + 4, i], x[k + 5, i], x[k + 6, i], x[k + 7, i]
-                first[i] += p0 * x0 + p1 * x1 + p2 * x2 + p3 * x3 + p4 * x4 + p5 * x5 + p6 * x6 + p7 * x7
-                second[i] += q0 * x0 + q1 * x1 + q2 * x2 + q3 * x3 + q4 * x4 + q5 * x5 + q6 * x6 + q7 * x7
+    for j in range(0, weights.shape[0], 4):
+        ya, yb, yc, yd = y[j, to : to + count], y[j + 1, to : to + count], y[j + 2, to : to + count], y[j + 3, to : to + count]
+        for k in range(0, weights.shape[1], 4):
+            a0, a1, a2, a3 = weights[j, k], weights[j, k + 1], weights[j, k + 2], weights[j, k + 3]
+            b0, b1, b2, b3 = weights[j + 1, k], weights[j + 1, k + 1], weights[j + 1, k + 2], weights[j + 1, k + 3]
+            c0, c1, c2, c3 = weights[j + 2, k], weights[j + 2, k + 1], weights[j + 2, k + 2], weights[j + 2, k + 3]
+            d0, d1, d2, d3 = weights[j + 3, k], weights[j + 3, k + 1], weights[j + 3, k + 2], weights[j + 3, k + 3]
+            if k == 0:
+                ba, bb, bc, bd = bias[j], bias[j + 1], bias[j + 2], bias[j + 3]
+                for i in range(count):
+                    x0, x1, x2, x3 = x[0, i], x[1, i], x[2, i], x[3, i]
+                    ya[i] = ba + a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
+                    yb[i] = bb + b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
+                    yc[i] = bc + c0 * x0 + c1 * x1 + c2 * x2 + c3 * x3
+                    yd[i] = bd + d0 * x0 + d1 * x1 + d2 * x2 + d3 * x3
+            else:
+                for i in range(count):
+                    x0, x1, x2, x3 = x[k, i], x[k + 1, i], x[k + 2, i], x[k + 3, i]
+                    ya[i] += a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
+                    yb[i] += b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
+                    yc[i] += c0 * x0 + c1 * x1 + c2 * x2 + c3 * x3
+                    yd[i] += d0 * x0 + d1 * x1 + d2 * x2 + d3 * x3
 
 
 @_compiled

@@ -27,7 +27,7 @@ _FEWEST = 4
 class TwoLayers:
     """A decoder ``last @ softplus(first @ x + first_bias) + last_bias``, laid out for the compiled code; see `of`.
 
-    Channels and hidden units are filled up with zeros to eights, features to twos.
+    Channels, hidden units and features are filled up with zeros to fours.
     """
 
     first: Float[np.ndarray, "hidden channels"]
@@ -53,17 +53,16 @@ class TwoLayers:
     ) -> "TwoLayers":
         """From the layers as they are used: for the mean of the lookups; the first output is raw density over its gain."""
 
-        def filled(x: Tensor, *multiples: int) -> np.ndarray:
-            x = x.detach().float()
-            return np.pad(x.numpy(), [(0, -size % multiple) for size, multiple in zip(x.shape, multiples, strict=True)])
+        def filled(x: Tensor) -> np.ndarray:
+            return np.pad(x.detach().float().numpy(), [(0, -size % 4) for size in x.shape])
 
         return cls(
-            first=filled(first / 3, 8, 8),
-            first_bias=filled(first_bias, 8),
-            density=filled(last[0] * density_gain, 8),
+            first=filled(first / 3),
+            first_bias=filled(first_bias),
+            density=filled(last[0] * density_gain),
             density_bias=np.float32(float(last_bias[0]) * density_gain),
-            colour=filled(last[1:], 2, 8),
-            colour_bias=filled(last_bias[1:], 2),
+            colour=filled(last[1:]),
+            colour_bias=filled(last_bias[1:]),
             features=len(last) - 1,
         )
 
