@@ -14,14 +14,15 @@ from talk3d.render.rays import generate_rays
 
 try:
     from talk3d.render import fused
-except ModuleNotFoundError:  # numba has no release for every new Python at once
+except (ImportError, RuntimeError):
+    # Numba has no release for every new Python at once, and refuses to work where it can write what it compiled to no folder.
     fused = None  # type: ignore[assignment]
 
 
 def why_not(generator: Generator) -> str | None:
     """Why a generator's pictures need the plain path; None if they do not."""
     if fused is None:
-        return "numba is not installed"
+        return "numba is not installed, or has no folder to write to (NUMBA_CACHE_DIR)"
     return fused.why_not(generator.profile.render)
 
 
