@@ -381,7 +381,8 @@ def test_the_way_of_an_exchange_is_found_where_it_is(lively: Speaker, tiny_captu
 def test_frames_are_those_that_speak_draws(lively: Speaker, tiny_capture: Capture) -> None:
     drive = driven(lively, tiny_capture)
     drawn = drawing(lively)(drive)
-    np.testing.assert_array_equal(drawn.rgb, lively.draw(drive.heard, drive.motion))
+    # Frames drawn in other company are rounded a little differently.
+    np.testing.assert_allclose(drawn.rgb.astype(int), lively.draw(drive.heard, drive.motion), atol=1)
     assert drawn.alpha is not None
     assert 0 <= drawn.alpha.min() < drawn.alpha.max() <= 1
 
