@@ -57,13 +57,13 @@ def frames_of(
 def test_frames_do_not_depend_on_the_chunks(speaker: Speaker, sound: np.ndarray, size: int) -> None:
     sound = sound[: 8 * SAMPLES_PER_FRAME + 5] if size == 1 else sound
     chunks = [np.zeros(0, np.float32), *cut(sound, size), np.zeros(0, np.float32)]
-    for live in (LiveConfig(), LiveConfig(look_ahead=0.013)):
+    for live in (LiveConfig(None), LiveConfig(look_ahead=0.013)):
         assert np.array_equal(frames_of(speaker, chunks, live=live), frames_of(speaker, [sound], live=live))
 
 
 @pytest.mark.parametrize(("samples", "frames"), [(0, 0), (1, 1), (640, 1), (641, 2), (6400, 10), (16001, 26)])
 def test_every_begun_frame_of_sound_gets_its_frame(speaker: Speaker, samples: int, frames: int) -> None:
-    for live in (LiveConfig(), LiveConfig(look_ahead=0.0), LiveConfig(look_ahead=0.1)):
+    for live in (LiveConfig(), LiveConfig(None), LiveConfig(look_ahead=0.1)):
         found = list(speaker.stream([np.zeros(samples, np.float32)], QUIET, live))
         assert len(found) == frames
         assert all(f.shape == (speaker.size, speaker.size, 3) and f.dtype == np.uint8 for f in found)
@@ -116,7 +116,7 @@ def test_the_film_is_that_of_the_file(
         patched.setattr(VideoWriter, "write", lambda self, frame: written.append(frame))
         patched.setattr(VideoWriter, "close", VideoWriter.abort)
         speak(speaker, tmp_path / "s.wav", tmp_path / "o.mp4", config, False, lambda done, total: None)
-        live = frames_of(speaker, cut(sound, 640), config, LiveConfig(gain=Loudness.of([sound]).gain))
+        live = frames_of(speaker, cut(sound, 640), config, LiveConfig(None, gain=Loudness.of([sound]).gain))
     difference = np.abs(live.astype(int) - np.stack(written))
     assert difference.max() <= 2  # frames drawn together are rounded differently
     assert difference.mean() < 0.02
@@ -161,7 +161,7 @@ def test_chunks_are_asked_for_only_when_their_frames_are_wanted(speaker: Speaker
     stream = speaker.stream(source(), QUIET)
     for number in range(30):
         next(stream)
-        assert taken == number + 1 + 13  # 12.2 frames of look-ahead
+        assert taken == number + 1 + 8
 
 
 def test_what_waits_is_less_than_a_frame(speaker: Speaker) -> None:
@@ -207,6 +207,6 @@ def test_impossible_settings_are_refused(speaker: Speaker, monkeypatch: pytest.M
         LiveConfig(look_ahead=-0.1)
     with pytest.raises(ConfigError, match="gain is 0"):
         LiveConfig(gain=0.0)
-    monkeypatch.setattr(speaker, "audio", LogitsConfig("hubert"))
+    monkeypatch.setattr(speaker, "audio", LogitsConfig("hf:some/model"))
     with pytest.raises(ConfigError, match="cannot speak live"):
         Stream(speaker)

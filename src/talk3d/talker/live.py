@@ -39,8 +39,9 @@ UTTERANCE, LONGEST = 1000, 2000
 class LiveConfig:
     """How a stream listens."""
 
-    look_ahead: float | None = None
-    """Seconds of sound after a frame's end that it waits for; None waits for all that it can hear of."""
+    look_ahead: float | None = 0.32
+    """Seconds of sound after a frame's end that it waits for; None waits for all that it can hear of, 0.49 s for most avatars.
+    What lies beyond 0.32 s changes no lips, 0.17 s keep most, and without any they are worse (docs/notebook.md)."""
     fill: Fill = "repeat"
     """What stands for sound that is not there yet when `look_ahead` is short: its last 10 ms again, or silence."""
     gain: float | None = None
