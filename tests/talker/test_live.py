@@ -182,9 +182,16 @@ def test_loudness_believes_in_quiet_speech_after_a_while() -> None:
     assert loudness.gain == pytest.approx(20.0, rel=0.1)
 
 
-def test_silence_first_changes_no_gain() -> None:
+@pytest.mark.parametrize("level", [0.0, 0.001])
+def test_a_room_before_anybody_speaks_changes_no_gain(level: float) -> None:
+    """Nor does it count afterwards: the gain is that of the voice."""
+    rng = np.random.default_rng(0)
+    room, voice = rng.standard_normal((2, 500, SAMPLES_PER_FRAME)).astype(np.float32)
     loudness = RunningLoudness()
-    assert [loudness.add(np.zeros(SAMPLES_PER_FRAME, np.float32)) for _ in range(100)] == [1.0] * 100
+    assert [loudness.add(level * piece) for piece in room] == [1.0] * 500
+    for piece in voice:
+        loudness.add(0.03 * piece)
+    assert loudness.gain == pytest.approx(SPEECH_RMS / 0.03, rel=0.05)
 
 
 def test_memory_is_constant(voice: np.ndarray) -> None:

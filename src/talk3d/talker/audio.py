@@ -139,14 +139,14 @@ class RunningLoudness:
     """The gain for sound as it comes, of which nobody knows how loud it will be: that of `Loudness` over the last speech.
 
     It begins as if a second of speech at `SPEECH_RMS` had been heard, so its first gain is one. Pauses are not entered, or
-    rooms would be as loud as voices after a while; only what is quieter for minutes, as after a change of microphones, is.
+    rooms would become as loud as voices; only what is quieter for minutes, as after a change of microphones, is.
     """
 
     MEMORY = 10 * FPS
     """Frames of speech that are remembered."""
     BELIEF = FPS
     """Frames that the level assumed at the beginning weighs as much as, until the memory is full."""
-    PATIENCE = 60 * FPS
+    PATIENCE = 180 * FPS
     """Frames of pause in which the limit of what is speech falls by 20 dB."""
 
     def __init__(self) -> None:
@@ -157,7 +157,7 @@ class RunningLoudness:
     def add(self, samples: np.ndarray) -> float:
         """The gain after about a frame of sound more."""
         power = float(np.square(samples, dtype=np.float64).mean())
-        known = float(np.quantile(self._levels, 0.9)) if self._levels else 0.0
+        known = float(np.quantile(self._levels, 0.9)) if self._levels else 0.1 * SPEECH_RMS**2
         if power < NOTHING or power < 0.01 * known * 0.01 ** (self._pause / self.PATIENCE):
             self._pause += 1
             return self.gain
