@@ -11,7 +11,7 @@ import pytest
 
 from talk3d import cli, frozen
 from talk3d.errors import ConfigError, Talk3DError
-from talk3d.talker.speak import Camera
+from talk3d.talker.drive import Camera
 
 COMMANDS = (
     "", "models install", "models list", "prepare", "personalize", "train", "speak", "evaluate", "demo", "prior train",

@@ -10,10 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
 import talk3d
 from talk3d import cli
+from talk3d.capture.artifact import Capture
+from talk3d.prior.subject import Subject
+from talk3d.talker.config import TrainConfig
+from talk3d.talker.speak import save_avatar
+from talk3d.talker.train import train_talker
+from talk3d.video.read import read_audio, read_frames
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -77,6 +85,21 @@ def parse(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], tuple[str, d
 
 def test_every_convention_holds() -> None:
     assert run_snippets((ROOT / "docs" / "conventions.md").read_text()) >= 10
+
+
+def test_the_live_example_makes_a_film(
+    tmp_path: Path, tiny_subject: Subject, tiny_capture: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TrainConfig(steps=1, minutes=None, frames_per_step=2, listen_steps=1)
+    talker = train_talker(tiny_subject, tiny_capture, tmp_path / "run", config, lambda part, text: None)
+    (tmp_path / "work").mkdir()
+    save_avatar(tmp_path / "work" / "me.talk3d", tiny_subject, tiny_capture, talker, config, False)
+    sound = np.random.default_rng(0).normal(0, 0.1, 16_000)
+    soundfile.write(tmp_path / "speech.wav", sound, 16_000)
+    monkeypatch.chdir(tmp_path)
+    assert run_snippets((ROOT / "README.md").read_text()) == 1
+    assert sum(1 for _ in read_frames(tmp_path / "live.mp4")) == 25
+    assert np.corrcoef(read_audio(tmp_path / "live.mp4")[:16_000], sound)[0, 1] > 0.9
 
 
 def test_canary_a_wrong_convention_fails() -> None:

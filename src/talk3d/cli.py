@@ -322,9 +322,10 @@ def speak(
     from .capture.artifact import Capture
     from .partials import refuse_existing
     from .talker import speak as talker
+    from .talker.drive import Camera
 
     refuse_existing(output, overwrite)
-    config = talker.SpeakConfig(talker.Camera.parse(camera), mark, seed, protocol, lips, blinks, motion)
+    config = talker.SpeakConfig(Camera.parse(camera), mark, seed, protocol, lips, blinks, motion)
     drive = Capture.open(sound) if sound.is_dir() else None
     speaker = talker.Speaker(avatar, plain)
     if speaker.slow and not plain:

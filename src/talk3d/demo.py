@@ -16,7 +16,8 @@ from .evaluate.report import evaluate
 from .personalize.subject import PersonalizeConfig
 from .prior.generator import load_prior
 from .talker.config import TrainConfig
-from .talker.speak import Camera, SpeakConfig, Speaker, speak
+from .talker.drive import Camera
+from .talker.speak import SpeakConfig, Speaker, speak
 from .video.clock import AUDIO_RATE
 from .video.read import read_audio, read_frames
 from .video.write import VideoWriter

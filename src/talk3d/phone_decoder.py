@@ -19,6 +19,14 @@ HOP = 160
 """Samples between columns, and between the decoder's frames."""
 SPAN = 410
 """Samples under a frame of the decoder."""
+TYPICAL_MEAN = (50.0, 5.0, 3.0, 3.0, -9.0, -5.0, -14.0, 0.0, 0.0, -3.0, -3.0, -3.0, 2.0)
+"""The mean cepstrum that a `Listener` begins with: rounded, of voices at a root mean square of 0.07."""
+BELIEF = 50
+"""Frames that it weighs as much as."""
+MEMORY = 2000
+"""Frames that all that was heard weighs as much as, at most."""
+GIVEN = 500
+"""Frames that the decoder takes a mean for that it is given (CMN_WIN in sphinxbase)."""
 
 
 def segments(sound: Int16[np.ndarray, " samples"]) -> list[tuple[str, int, int]]:
@@ -37,8 +45,67 @@ def segments(sound: Int16[np.ndarray, " samples"]) -> list[tuple[str, int, int]]
 @lru_cache
 def _decoder() -> Any:
     """The decoder, made once: that takes as long as decoding a second of sound. It serves one thread."""
+    return _new_decoder()
+
+
+def _new_decoder() -> Any:
     import pocketsphinx
 
     phones = pocketsphinx.get_model_path("en-us/en-us-phone.lm.bin")
     # Words are not looked for, so neither their model nor their dictionary is read.
     return pocketsphinx.Decoder(lm=None, dict=None, allphone=phones, lw=2.0, beam=1e-20, pbeam=1e-20, loglevel="FATAL")
+
+
+class Listener:
+    """The decoder on sound as it comes: what has been heard so far, which later sound may still change.
+
+    An utterance is what the decoder keeps in mind, so it is cut now and then. From all sound it subtracts a mean spectrum; its
+    own running mean is slow to find that of a voice, so the mean is kept here.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = _new_decoder()
+        self._mean = np.array(TYPICAL_MEAN)
+        self._weight = BELIEF
+        self._counted = 0
+        self._decoder.start_utt()
+        self._set_mean()
+
+    def hear(self, sound: Int16[np.ndarray, " samples"]) -> None:
+        """Any number of samples, which follow those before."""
+        self._decoder.process_raw(sound.tobytes(), full_utt=False)
+
+    def learn(self) -> None:
+        """Believe in what was heard since the last call of this or of `ignore`; there must be no digital silence in it."""
+        frames = self._decoder.n_frames() - self._counted
+        if frames <= 0:
+            return
+        mixed = np.array([float(number) for number in self._decoder.get_cmn(True).split(",")])
+        # The decoder's answer is the mean of the frames and of the mean that it was given.
+        heard = mixed + (mixed - self._mean) * GIVEN / frames
+        self._weight = min(self._weight + frames, MEMORY)
+        self._mean += (heard - self._mean) * frames / self._weight
+        self._set_mean()
+
+    def ignore(self) -> None:
+        """Do not believe in what was heard since the last call of this or of `learn`, as of pauses."""
+        self._set_mean()
+
+    def cut(self) -> None:
+        """Forget all but the mean spectrum. What is heard next begins a new utterance, at frame 0."""
+        self._decoder.end_utt()
+        self._decoder.start_utt()
+        self._set_mean()
+
+    @property
+    def frames(self) -> int:
+        """Frames of this utterance of which the decoder has an opinion."""
+        return max(0, self._decoder.n_frames() - 1)  # it has none of its last frame
+
+    def segments(self) -> list[tuple[str, int, int]]:
+        """As the function, of this utterance."""
+        return [(segment.word, segment.start_frame, segment.end_frame + 1) for segment in self._decoder.seg() or ()]
+
+    def _set_mean(self) -> None:
+        self._decoder.set_cmn(",".join(f"{number:.4f}" for number in self._mean))
+        self._counted = self._decoder.n_frames()

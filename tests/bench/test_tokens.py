@@ -39,7 +39,8 @@ from talk3d.render.reference import RenderOptions, project_points
 from talk3d.talker.audio import silent_window
 from talk3d.talker.clip import audio_neighbourhood, capture_windows
 from talk3d.talker.config import TrainConfig
-from talk3d.talker.speak import Motion, Speaker, save_avatar
+from talk3d.talker.drive import Motion
+from talk3d.talker.speak import Speaker, save_avatar
 from talk3d.talker.train import train_talker
 
 SIZE, COUNT = 64, 26

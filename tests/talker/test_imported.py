@@ -25,10 +25,11 @@ from talk3d.prior.generator import Generator, Profile, load_weights
 from talk3d.talker import audio, imported
 from talk3d.talker.clip import audio_neighbourhood
 from talk3d.talker.delta import DeltaConfig, DeltaNetwork
+from talk3d.talker.drive import Motion
 from talk3d.talker.imported import Talk3DFiles, import_talker, save_imported
 from talk3d.talker.logits import STEP, LogitsConfig
 from talk3d.talker.official import load_official, to_official
-from talk3d.talker.speak import Motion, SpeakConfig, Speaker, speak
+from talk3d.talker.speak import SpeakConfig, Speaker, speak
 from talk3d.talker.tokens import TokenConfig
 from talk3d.talker.unet import OFFICIAL
 from talk3d.video.look import probe

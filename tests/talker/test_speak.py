@@ -20,13 +20,11 @@ from talk3d.prior.generator import Picture, RawPicture
 from talk3d.prior.subject import Subject
 from talk3d.talker.clip import audio_neighbourhood
 from talk3d.talker.config import TrainConfig
+from talk3d.talker.drive import Camera, Motion
 from talk3d.talker.speak import (
-    Camera,
-    Motion,
     SpeakConfig,
     Speaker,
     _audio_blocks,
-    blinks,
     outside_trusted_views,
     reenacted,
     save_avatar,
@@ -290,54 +288,6 @@ def test_avatar_needs_neither_capture_nor_video(avatar, tmp_path, tiny_capture):
 def test_something_else_is_no_avatar(tmp_path, tiny_capture):
     with pytest.raises(ArtifactError, match="talk3d train"):
         Speaker(tiny_capture.root)
-
-
-@pytest.mark.parametrize("text", ["left", "1", "10,200", "a,b", ""])
-def test_odd_cameras_are_refused(text):
-    with pytest.raises(ConfigError):
-        Camera.parse(text)
-
-
-def test_cameras():
-    frames = torch.arange(150)
-    assert Camera.parse("source").at(frames) is None
-    torch.testing.assert_close(Camera.parse("20,-5").at(frames)[7], torch.tensor([20.0, -5]) * math.pi / 180)
-    orbit = Camera.parse("orbit").at(frames)
-    assert orbit[:, 0].max() > 0.5
-    assert orbit[:, 0].min() < -0.5
-
-
-def motion_of(yaw):
-    count = len(yaw)
-    return Motion(yaw, *torch.zeros(2, count), torch.zeros(count, 2, 3), torch.zeros(count, 2), torch.zeros(count, 4))
-
-
-def test_ping_pong_is_seamless():
-    motion = motion_of(torch.arange(5.0))
-    played = motion.ping_pong(torch.arange(20)).yaw
-    assert played[:9].tolist() == [0, 1, 2, 3, 4, 3, 2, 1, 0]
-    assert (played.diff().abs() == 1).all()
-    alone = motion_of(torch.zeros(1))
-    assert alone.ping_pong(torch.arange(3)).yaw.tolist() == [0, 0, 0]
-
-
-def test_blinks_have_human_statistics():
-    track = blinks(25 * 600, seed=3)
-    closed = (track > 0.5).int()
-    onsets = int((closed.diff() == 1).sum())
-    assert 600 / 6 <= onsets <= 600 / 2
-    assert 0.02 < float(closed.float().mean()) < 0.12
-    assert torch.equal(track, blinks(25 * 600, seed=3))
-    assert not torch.equal(track, blinks(25 * 600, seed=4))
-
-
-def test_calmed_motion_stays_nearer_to_rest():
-    motion = dataclasses.replace(motion_of(torch.tensor([0.0, 0.2, 0.4])), blink=torch.tensor([0.0, 1.0, 0.0]))
-    rest = motion.still()
-    torch.testing.assert_close(motion.calmed(rest, 1.0).yaw, motion.yaw)
-    torch.testing.assert_close(motion.calmed(rest, 0.0).yaw, torch.full((3,), 0.2))
-    torch.testing.assert_close(motion.calmed(rest, 0.5).yaw, torch.tensor([0.1, 0.2, 0.3]))
-    assert torch.equal(motion.calmed(rest, 0.0).blink, motion.blink), "eyes are scaled on their own"
 
 
 def seen_by(avatar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: SpeakConfig) -> tuple[Motion, float]:

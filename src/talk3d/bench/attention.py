@@ -22,7 +22,8 @@ from ..pictures import Image
 from ..prior.generator import Picture
 from ..render.rays import generate_rays
 from ..render.reference import PLANE_AXES, PlaneAxes, RenderOptions, lookup_planes
-from ..talker.speak import BATCH, Motion, Speaker
+from ..talker.drive import Motion
+from ..talker.speak import BATCH, Speaker
 
 AXES = "xyz"
 CELL, LABEL, BAR, HEADER = 208, 120, 96, 44

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..talker.speak import BATCH, Motion, Speaker
+from ..talker.drive import Motion
+from ..talker.speak import BATCH, Speaker
 
 LOOKED_AT = 24
 """Frames that say by which way an exchange reaches the picture."""

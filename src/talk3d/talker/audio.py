@@ -7,6 +7,7 @@ P phones, E numbers of the ear, K columns of a window (10 ms each).
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +23,7 @@ from ..errors import ConfigError
 from ..judges.ear import LEVEL, ear_columns, load_ear
 from ..mel import log_mel
 from ..phone_decoder import HOP, PHONES
-from ..video.clock import AUDIO_RATE, SAMPLES_PER_FRAME
+from ..video.clock import AUDIO_RATE, FPS, SAMPLES_PER_FRAME
 from .logits import LogitsConfig, hub_recogniser, logit_windows
 from .phones import phone_columns
 
@@ -30,6 +31,8 @@ BLOCK = 50
 """Frames analysed at a time."""
 SPEECH_RMS = LEVEL
 """Level to which the speaking parts of a recording are brought before analysis."""
+NOTHING = 1e-8
+"""Power, -80 dBFS, below which nothing was said."""
 
 
 @dataclass(frozen=True)
@@ -128,14 +131,53 @@ class Loudness:
 
     @property
     def gain(self) -> float:
-        power = np.concatenate(self._levels) if self._levels else np.zeros(0, np.float32)
-        if not len(power):
-            return 1.0
-        loud = float(np.quantile(power, 0.9))
-        if loud < 1e-8:  # -80 dBFS: nothing was said
-            return 1.0
-        speech = power[power > 0.01 * loud]
-        return float(np.clip(SPEECH_RMS / math.sqrt(float(speech.mean())), 0.02, 50.0))
+        speech = _speech(np.concatenate(self._levels) if self._levels else np.zeros(0, np.float32))
+        return _gain(float(speech.mean())) if len(speech) else 1.0
+
+
+class RunningLoudness:
+    """The gain for sound as it comes, of which nobody knows how loud it will be: that of `Loudness` over the last speech.
+
+    It begins as if a second of speech at `SPEECH_RMS` had been heard, so its first gain is one. Pauses are not entered, or
+    rooms would become as loud as voices; only what is quieter for minutes, as after a change of microphones, is.
+    """
+
+    MEMORY = 10 * FPS
+    """Frames of speech that are remembered."""
+    BELIEF = FPS
+    """Frames that the level assumed at the beginning weighs as much as, until the memory is full."""
+    PATIENCE = 180 * FPS
+    """Frames of pause in which the limit of what is speech falls by 20 dB."""
+
+    def __init__(self) -> None:
+        self.gain = 1.0
+        self._levels: deque[float] = deque(maxlen=self.MEMORY)
+        self._pause = 0
+
+    def add(self, samples: np.ndarray) -> float:
+        """The gain after about a frame of sound more."""
+        power = float(np.square(samples, dtype=np.float64).mean())
+        known = float(np.quantile(self._levels, 0.9)) if self._levels else 0.1 * SPEECH_RMS**2
+        if power < NOTHING or power < 0.01 * known * 0.01 ** (self._pause / self.PATIENCE):
+            self._pause += 1
+            return self.gain
+        if power >= 0.01 * known:
+            self._pause = 0
+        self._levels.append(power)
+        speech = _speech(np.array(self._levels, np.float32))
+        belief = self.BELIEF if len(self._levels) < self.MEMORY else 0
+        self.gain = _gain((belief * SPEECH_RMS**2 + float(speech.sum())) / (belief + len(speech)))
+        return self.gain
+
+
+def _speech(power: np.ndarray) -> np.ndarray:
+    """Of the power of parts of a sound, those that are speech."""
+    loud = float(np.quantile(power, 0.9)) if len(power) else 0.0
+    return power[power > 0.01 * loud] if loud >= NOTHING else power[:0]
+
+
+def _gain(power: float) -> float:
+    return float(np.clip(SPEECH_RMS / math.sqrt(power), 0.02, 50.0))
 
 
 def frame_windows(

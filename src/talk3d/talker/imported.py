@@ -21,8 +21,9 @@ from ..prior.convert import Talk3DCheckpoint, read_eg3d, read_talk3d, read_tenso
 from ..prior.generator import Generator, load_weights
 from ..render.reference import PlaneAxes
 from .delta import DeltaNetwork
+from .drive import Motion
 from .official import load_official
-from .speak import Motion, write_weights
+from .speak import write_weights
 
 ORBIT = Orbit(radius=2.7, pivot=(0.0, 0.05, 0.2), focal=3.6)
 """Talk3D's camera. Its crops show more than those of FFHQ, which generators know."""

@@ -44,7 +44,7 @@ def phone_columns(chunks: Iterable[np.ndarray], gain: float, first: int) -> Iter
     while True:
         while len(buffer) < length:
             buffer = np.concatenate([buffer, next(source).astype(np.float32) * gain])
-        yield _smooth(_decode(buffer[:length]))[CONTEXT:-CONTEXT] * 2 - 1
+        yield smooth(_decode(buffer[:length]))[CONTEXT:-CONTEXT] * 2 - 1
         buffer = buffer[PIECE * HOP :]
 
 
@@ -60,7 +60,7 @@ def _decode(sound: np.ndarray) -> Float[Tensor, "columns phones"]:
     return heard * loud[:, None]
 
 
-def _smooth(heard: Float[Tensor, "columns phones"]) -> Float[Tensor, "columns phones"]:
+def smooth(heard: Float[Tensor, "columns phones"]) -> Float[Tensor, "columns phones"]:
     """Soft edges: the decoder is not sure of them to the column."""
     kernel = torch.from_numpy(np.hanning(7)).float()
     around = F.pad(heard, (0, 0, 3, 3)).unfold(0, 7, 1)  # [C, phones, 7]

@@ -6,8 +6,7 @@ Letters: B frames drawn together, T frames of the capture's training part, S sid
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +38,8 @@ from .clip import audio_neighbourhood, capture_windows, place_token
 from .config import TrainConfig
 from .delta import DeltaConfig, DeltaNetwork
 from .draw import Talker
+from .drive import ORBIT_SECONDS, SOURCE, Blinks, Camera, Drive, Motion
+from .live import LiveConfig
 from .tokens import Conditions
 from .unet import Trunk
 
@@ -46,51 +47,9 @@ BATCH = 8
 """Frames drawn together."""
 GROUP = 4
 """Of them, those that the fast code takes at a time: planes of more no longer wait in a cache until they are looked at."""
-ORBIT_SECONDS = 6.0
-ORBIT_YAW, ORBIT_PITCH = math.radians(30), math.radians(10)
 MARK = "AI-generated"
 LARGE = ("modes.planes", "unet.constant")
 """Weights that are stored in half precision: they are most of an avatar, and pictures do not show it."""
-
-
-@dataclass(frozen=True)
-class Motion:
-    """How the head moves, one row a frame: what a talking video needs besides sound."""
-
-    yaw: Float[Tensor, " frames"]
-    """Of the source camera, radians."""
-    pitch: Float[Tensor, " frames"]
-    """Of the source camera, radians."""
-    blink: Float[Tensor, " frames"]
-    """0..1."""
-    crop_from_source: Float[Tensor, "frames 2 3"]
-    """Source pixels to crop pixels."""
-    rotation: Float[Tensor, "frames angles"]
-    """What the rotation token is told; see `Conditions`."""
-    landmark: Float[Tensor, "frames places"]
-    """What the landmark token is told; see `Conditions`."""
-
-    def __len__(self) -> int:
-        return len(self.yaw)
-
-    def __getitem__(self, index: Tensor) -> Motion:
-        return Motion(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
-
-    def still(self) -> Motion:
-        """One frame: the mean pose, eyes open."""
-        mean = Motion(*(getattr(self, field.name).mean(0, keepdim=True) for field in dataclasses.fields(self)))
-        return dataclasses.replace(mean, blink=torch.zeros(1))
-
-    def calmed(self, rest: Motion, amount: float) -> Motion:
-        """`rest` (one frame), and this motion's way from it times `amount`: 0 stands still, 1 moves as it was. Not the eyes."""
-        moved = (torch.lerp(getattr(rest, f.name), getattr(self, f.name), amount) for f in dataclasses.fields(self))
-        return dataclasses.replace(Motion(*moved), blink=self.blink)
-
-    def ping_pong(self, frames: Tensor) -> Motion:
-        """Played to the end, back to the start, and so on: seamless for any number of frames."""
-        period = max(1, 2 * len(self) - 2)
-        place = frames % period
-        return self[torch.where(place < len(self), place, period - place)]
 
 
 def save_avatar(path: Path, subject: Subject, capture: Capture, talker: Talker, config: TrainConfig, overwrite: bool) -> None:
@@ -303,6 +262,27 @@ class Speaker:
             ]
         )
 
+    def stream(
+        self, chunks: Iterable[np.ndarray], config: SpeakConfig | None = None, live: LiveConfig | None = None
+    ) -> Iterator[np.ndarray]:
+        """Frames [S, S, 3] uint8 of sound that is still being spoken, each as soon as it can be drawn; see `stream.Stream`.
+
+        Args:
+            chunks: float32 in -1..1, mono at 16 kHz, of any lengths.
+            config: camera, mark, blinks and how much moves, as for `speak`.
+            live: how it listens, and how long it waits.
+
+        Raises:
+            ConfigError: the avatar was imported, and hears whole recordings only.
+            MediaError: a chunk is no such sound.
+        """
+        from .stream import Stream  # which is made of what is here
+
+        stream = Stream(self, config, live)
+        for chunk in chunks:
+            yield from stream.push(chunk)
+        yield from stream.finish()
+
     @torch.inference_mode()
     def finish(self, picture: Picture, motion: Motion) -> np.ndarray:
         """Frames [B, S, S, 3] uint8 of heads that were looked at, over the plate where the head has alpha."""
@@ -322,49 +302,6 @@ def _plate(artifact: AvatarArtifact) -> np.ndarray:
     plate = cv2.imdecode(np.frombuffer(artifact.read("plate.png"), np.uint8), cv2.IMREAD_COLOR)
     assert plate is not None
     return np.ascontiguousarray(plate[..., ::-1])
-
-
-@dataclass(frozen=True)
-class Camera:
-    """Where to look from. `parse` reads the command line's form."""
-
-    kind: str
-    """`source`, `front`, `orbit` or `fixed`."""
-    yaw: float = 0.0
-    """Of a fixed camera, as is the pitch; radians."""
-    pitch: float = 0.0
-
-    @classmethod
-    def parse(cls, text: str) -> Camera:
-        """`source`, `front`, `orbit`, or `YAW,PITCH` in degrees.
-
-        Raises:
-            ConfigError: anything else.
-        """
-        if text in ("source", "front", "orbit"):
-            return cls(text)
-        try:
-            yaw, pitch = (float(number) for number in text.split(","))
-        except ValueError:
-            raise ConfigError(
-                f"`{text}` is no camera. Use source, front, orbit, or YAW,PITCH in degrees such as 20,-5 "
-                "(yaw > 0 looks from the subject's left, pitch > 0 from above)."
-            ) from None
-        if abs(yaw) > 90 or abs(pitch) > 60:
-            raise ConfigError(
-                f"A camera at {yaw:g},{pitch:g} degrees is outside what a head prior knows (yaw within ±90, pitch within "
-                "±60). Quality falls off beyond about 45 and 20."
-            )
-        return cls("fixed", math.radians(yaw), math.radians(pitch))
-
-    def at(self, frames: Tensor) -> Float[Tensor, "batch 2"] | None:
-        """Yaw and pitch for frame numbers [B], radians; None for the source camera."""
-        if self.kind == "source":
-            return None
-        if self.kind == "orbit":
-            phase = 2 * math.pi * frames / (ORBIT_SECONDS * FPS)
-            return torch.stack([ORBIT_YAW * phase.sin(), ORBIT_PITCH * (2 * phase).sin()], -1)
-        return torch.tensor([self.yaw, self.pitch]).expand(len(frames), 2)
 
 
 def outside_trusted_views(speaker: Speaker, camera: Camera, motion: Motion) -> str | None:
@@ -394,25 +331,11 @@ def outside_trusted_views(speaker: Speaker, camera: Camera, motion: Motion) -> s
     )
 
 
-def blinks(frames: int, seed: int) -> Float[Tensor, " frames"]:
-    """Generated blinks: one every 2 to 6 seconds, 0.08 s closing, 0.16 s opening (human statistics)."""
-    rng = np.random.default_rng([seed, 5])
-    track = np.zeros(frames, np.float32)
-    time = rng.uniform(0.5, 3.0)
-    seconds = np.arange(frames) / FPS
-    while time * FPS < frames:
-        closing = np.clip(1 - (time - seconds) / 0.08, 0, 1)
-        opening = np.clip(1 - (seconds - time) / 0.16, 0, 1)
-        track = np.maximum(track, np.where(seconds < time, closing, opening))
-        time += rng.uniform(2.0, 6.0)
-    return torch.from_numpy(track.astype(np.float32))
-
-
 @dataclass(frozen=True)
 class SpeakConfig:
     """Settings of `speak`."""
 
-    camera: Camera = Camera("source")
+    camera: Camera = SOURCE
     mark: bool = True
     """Write a small visible mark into the picture."""
     seed: int = 0
@@ -482,25 +405,13 @@ def speak(
         "consent": speaker.artifact.consent,
         "talk3d": claims,
     }
-    fixed = speaker.motion.still()
-    generated = blinks(said.frames, config.seed)
-
-    def motion_at(frames: Tensor) -> Motion:
-        if said.motion is not None:
-            moving = said.motion[frames]
-        else:
-            follow = config.camera.kind == "source"
-            moving = speaker.motion.ping_pong(frames) if follow else fixed[torch.zeros(len(frames), dtype=torch.long)]
-            moving = dataclasses.replace(moving, blink=generated[frames])
-        if config.motion != 1:
-            moving = moving.calmed(fixed, config.motion)
-        return dataclasses.replace(moving, blink=config.blinks * moving.blink)
+    moves = Drive(speaker.motion, config.camera, Blinks(config.seed, said.frames), config.blinks, config.motion, said.motion)
 
     def drawn() -> Iterator[np.ndarray]:
         first = 0
         for block in said.heard:
             frames = torch.arange(first, first + len(block))
-            yield speaker.draw(block, motion_at(frames), config.camera.at(frames), config.lips)
+            yield speaker.draw(block, moves.at(frames), config.camera.at(frames), config.lips)
             first += len(block)
 
     done = 0
@@ -519,7 +430,7 @@ def speak(
                 writer.write_audio(piece)
                 written += len(piece)
             for picture in pictures:
-                writer.write(_marked(picture) if config.mark else picture)
+                writer.write(marked(picture) if config.mark else picture)
             done += len(pictures)
             progress(done, said.frames)
     return done
@@ -604,7 +515,7 @@ def _audio_blocks(
         buffer = buffer[count:]
 
 
-def _marked(picture: np.ndarray) -> np.ndarray:
+def marked(picture: np.ndarray) -> np.ndarray:
     """The picture with a small note in the lower right corner."""
     size = picture.shape[0]
     scale = size / 256 * 0.32
