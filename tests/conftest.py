@@ -1,6 +1,7 @@
 """Fixtures shared by all rooms."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from talk3d.capture.takes import split_of
 from talk3d.prior.generator import MINI, Generator, LoadedPrior, Profile, load_prior, save_prior
 from talk3d.prior.subject import Subject
 from talk3d.prior.superres import SuperResolutionConfig
+from talk3d.talker.config import TrainConfig
+from talk3d.talker.speak import save_avatar
+from talk3d.talker.train import train_talker
 from talk3d.video.write import GrayWriter, VideoWriter
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
@@ -95,6 +99,22 @@ def tiny_subject(tiny_prior: LoadedPrior, tiny_capture: Capture) -> Subject:
         generator, ws, planes, torch.from_numpy(tiny_capture.yaw).float(), torch.from_numpy(tiny_capture.pitch).float(),
         tiny_prior.expressions, "subject", "synthetic", tiny_capture.root, tiny_capture.hash, tiny_prior.hash,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_avatar(tmp_path_factory: pytest.TempPathFactory, tiny_subject: Subject, tiny_capture: Capture) -> Path:
+    """An avatar after two steps of training; for reading only."""
+    folder = tmp_path_factory.mktemp("avatar")
+    config = TrainConfig(steps=2, minutes=None, frames_per_step=2, listen_steps=2)
+    talker = train_talker(tiny_subject, tiny_capture, folder / "run", config, lambda part, text: None)
+    save_avatar(folder / "tiny.talk3d", tiny_subject, tiny_capture, talker, config, False)
+    return folder / "tiny.talk3d"
+
+
+@pytest.fixture(scope="module")
+def avatar(tiny_avatar: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, a module's own."""
+    return Path(shutil.copy(tiny_avatar, tmp_path_factory.mktemp("avatar")))
 
 
 def make_tiny_capture(path: Path, prior_hash: str, test_noise: bool = False) -> Capture:

@@ -12,24 +12,11 @@ import torch
 from talk3d.bench import budget
 from talk3d.bench import speed as bench
 from talk3d.bench.budget import Ceilings, Work
-from talk3d.capture.artifact import Capture
 from talk3d.errors import ConfigError
 from talk3d.prior.generator import MINI, Decoder
-from talk3d.prior.subject import Subject
-from talk3d.talker.config import TrainConfig
-from talk3d.talker.speak import Speaker, save_avatar
-from talk3d.talker.train import train_talker
+from talk3d.talker.speak import Speaker
 
 CEILINGS = Ceilings(single=2e9, half=8e9, bytes=1e9)
-
-
-@pytest.fixture(scope="module")
-def avatar(tmp_path_factory: pytest.TempPathFactory, tiny_subject: Subject, tiny_capture: Capture) -> Path:
-    folder = tmp_path_factory.mktemp("avatar")
-    config = TrainConfig(steps=2, minutes=None, frames_per_step=2, listen_steps=2)
-    talker = train_talker(tiny_subject, tiny_capture, folder / "run", config, lambda part, text: None)
-    save_avatar(folder / "tiny.talk3d", tiny_subject, tiny_capture, talker, config, False)
-    return folder / "tiny.talk3d"
 
 
 def test_the_floor_is_set_by_whatever_runs_out_first() -> None:

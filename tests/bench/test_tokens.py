@@ -34,27 +34,15 @@ from talk3d.capture.artifact import Capture
 from talk3d.capture.track import INNER_LIPS, LEFT_EYE, OUTER_LIPS, RIGHT_EYE, Face, eye_opening, lip_opening
 from talk3d.errors import ArtifactError, ConfigError, NoFaceError, OutputExistsError
 from talk3d.evaluate.follow import RIGID
-from talk3d.prior.subject import Subject
 from talk3d.render.reference import RenderOptions, project_points
 from talk3d.talker.audio import silent_window
 from talk3d.talker.clip import audio_neighbourhood, capture_windows
-from talk3d.talker.config import TrainConfig
 from talk3d.talker.drive import Motion
-from talk3d.talker.speak import Speaker, save_avatar
-from talk3d.talker.train import train_talker
+from talk3d.talker.speak import Speaker
 
 SIZE, COUNT = 64, 26
 MOUTH, EYES, HEAD = (slice(44, 52), slice(24, 40)), (slice(20, 28), slice(12, 52)), (slice(2, 6), slice(2, 6))
 """Where the drawn puppet has what: rows and columns."""
-
-
-@pytest.fixture(scope="module")
-def avatar(tmp_path_factory: pytest.TempPathFactory, tiny_subject: Subject, tiny_capture: Capture) -> Path:
-    folder = tmp_path_factory.mktemp("avatar")
-    config = TrainConfig(steps=2, minutes=None, frames_per_step=2, listen_steps=2)
-    talker = train_talker(tiny_subject, tiny_capture, folder / "run", config, lambda part, text: None)
-    save_avatar(folder / "tiny.talk3d", tiny_subject, tiny_capture, talker, config, False)
-    return folder / "tiny.talk3d"
 
 
 @pytest.fixture

@@ -36,29 +36,16 @@ from talk3d.bench.views import (
     true_scores,
 )
 from talk3d.camera import Orbit, ViewCone
-from talk3d.capture.artifact import Capture
 from talk3d.errors import ArtifactError, MediaError, OutputExistsError
 from talk3d.heads.model import SCALE
 from talk3d.prior.generator import LoadedPrior, load_prior
-from talk3d.prior.subject import Subject
-from talk3d.talker.config import TrainConfig
-from talk3d.talker.speak import Speaker, save_avatar
-from talk3d.talker.train import train_talker
+from talk3d.talker.speak import Speaker
 
 ORBIT = Orbit()
 SIZE, RAW = 256, 64
 needs_tracker = pytest.mark.skipif(
     not all(status.installed for status in frozen.list_models()), reason="the face models are not installed"
 )
-
-
-@pytest.fixture(scope="module")
-def avatar(tmp_path_factory: pytest.TempPathFactory, tiny_subject: Subject, tiny_capture: Capture) -> Path:
-    folder = tmp_path_factory.mktemp("avatar")
-    config = TrainConfig(steps=2, minutes=None, frames_per_step=2, listen_steps=2)
-    talker = train_talker(tiny_subject, tiny_capture, folder / "run", config, lambda part, text: None)
-    save_avatar(folder / "tiny.talk3d", tiny_subject, tiny_capture, talker, config, False)
-    return folder / "tiny.talk3d"
 
 
 @pytest.fixture

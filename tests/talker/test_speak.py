@@ -17,9 +17,7 @@ from talk3d.capture.artifact import Capture
 from talk3d.capture.frames import warp_plate
 from talk3d.errors import ArtifactError, ConfigError, MediaError, NoAudioError, OutputExistsError
 from talk3d.prior.generator import Picture, RawPicture
-from talk3d.prior.subject import Subject
 from talk3d.talker.clip import audio_neighbourhood
-from talk3d.talker.config import TrainConfig
 from talk3d.talker.drive import Camera, Motion
 from talk3d.talker.speak import (
     SpeakConfig,
@@ -27,24 +25,13 @@ from talk3d.talker.speak import (
     _audio_blocks,
     outside_trusted_views,
     reenacted,
-    save_avatar,
     speak,
 )
-from talk3d.talker.train import train_talker
 from talk3d.video.look import probe
 from talk3d.video.read import read_audio, read_frames
 from talk3d.video.write import GrayWriter, VideoWriter
 
 QUIET = SpeakConfig(mark=False)
-
-
-@pytest.fixture(scope="module")
-def avatar(tmp_path_factory: pytest.TempPathFactory, tiny_subject: Subject, tiny_capture: Capture) -> Path:
-    folder = tmp_path_factory.mktemp("avatar")
-    config = TrainConfig(steps=2, minutes=None, frames_per_step=2, listen_steps=2)
-    talker = train_talker(tiny_subject, tiny_capture, folder / "run", config, lambda part, text: None)
-    save_avatar(folder / "tiny.talk3d", tiny_subject, tiny_capture, talker, config, False)
-    return folder / "tiny.talk3d"
 
 
 def sound_file(path: Path, seconds: float, rate: int = 16000, channels: int = 1, level: float = 0.1) -> Path:

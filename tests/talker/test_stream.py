@@ -9,17 +9,13 @@ import soundfile
 import torch
 
 import talk3d
-from talk3d.capture.artifact import Capture
 from talk3d.errors import ConfigError, MediaError
-from talk3d.prior.subject import Subject
 from talk3d.talker.audio import Loudness, silent_window
-from talk3d.talker.config import TrainConfig
 from talk3d.talker.drive import Camera
 from talk3d.talker.live import LiveConfig
 from talk3d.talker.logits import LogitsConfig
-from talk3d.talker.speak import SpeakConfig, Speaker, save_avatar, speak
+from talk3d.talker.speak import SpeakConfig, Speaker, speak
 from talk3d.talker.stream import Stream
-from talk3d.talker.train import train_talker
 from talk3d.video.clock import AUDIO_RATE, SAMPLES_PER_FRAME
 from talk3d.video.write import VideoWriter
 
@@ -27,12 +23,8 @@ QUIET = SpeakConfig(mark=False)
 
 
 @pytest.fixture(scope="module")
-def speaker(tmp_path_factory: pytest.TempPathFactory, tiny_subject: Subject, tiny_capture: Capture) -> Speaker:
-    folder = tmp_path_factory.mktemp("avatar")
-    config = TrainConfig(steps=2, minutes=None, frames_per_step=2, listen_steps=2)
-    talker = train_talker(tiny_subject, tiny_capture, folder / "run", config, lambda part, text: None)
-    save_avatar(folder / "tiny.talk3d", tiny_subject, tiny_capture, talker, config, False)
-    return Speaker(folder / "tiny.talk3d")
+def speaker(avatar: Path) -> Speaker:
+    return Speaker(avatar)
 
 
 @pytest.fixture(scope="module")

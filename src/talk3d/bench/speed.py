@@ -181,14 +181,23 @@ def time_avatar(avatar: Path, ceilings: Ceilings, scratch: Path) -> list[Timing]
     )  # fmt: skip
 
 
-def full_picture(path: str) -> Callable[[], Picture]:
-    """What draws the full profile's frame with random weights, its planes made already, by a path's name."""
+Person = tuple[Generator, Tensor, Tensor, tuple[Tensor, Tensor]]
+"""A generator, style vectors, planes, and the camera that looks at them."""
+
+
+@torch.inference_mode()
+def full_person() -> Person:
+    """Somebody of the full profile with random weights, always the same."""
     torch.manual_seed(SEED)
     generator = Generator(FULL).eval().requires_grad_(False)
-    with torch.inference_mode():
-        ws = generator.map(torch.randn(1, FULL.z_dim), generator.frontal_label(1))
-        planes = generator.planes(ws)
+    ws = generator.map(torch.randn(1, FULL.z_dim), generator.frontal_label(1))
     camera = FULL.orbit.pose(torch.tensor([0.2]), torch.zeros(1)), FULL.orbit.intrinsics()[None]
+    return generator, ws, generator.planes(ws), camera
+
+
+def full_picture(path: str, person: Person) -> Callable[[], Picture]:
+    """What draws the full profile's frame, its planes made already, by a path's name."""
+    generator, ws, planes, camera = person
     if path == "plain":
 
         @torch.inference_mode()
@@ -197,20 +206,21 @@ def full_picture(path: str) -> Callable[[], Picture]:
             return Picture(generator.superresolve(raw.features, raw.rgb, raw.alpha, ws), raw)
 
         return draw
-    painter = FastPainter(generator, ws, _dtype(path))
-    texels = fast_twins.fused.texel_planes(*planes.shape[:1], *planes.shape[2:]).copy_(planes)
+    painter, texels = FastPainter(generator, ws, _dtype(path)), _texels(planes)
     return lambda: painter(texels, *camera)
+
+
+def _texels(planes: Tensor) -> Tensor:
+    """Planes as the fast renderer reads them."""
+    return fast_twins.fused.texel_planes(*planes.shape[:1], *planes.shape[2:]).copy_(planes)
 
 
 @torch.inference_mode()
 def time_full(ceilings: Ceilings) -> list[Timing]:
     """The full profile with random weights, identity planes made already."""
-    torch.manual_seed(SEED)
-    generator = Generator(FULL).eval().requires_grad_(False)
-    ws = generator.map(torch.randn(1, FULL.z_dim), generator.frontal_label(1))
-    planes = generator.planes(ws)
-    texels = fast_twins.fused.texel_planes(*planes.shape[:1], *planes.shape[2:]).copy_(planes)
-    camera = FULL.orbit.pose(torch.tensor([0.2]), torch.zeros(1)), FULL.orbit.intrinsics()[None]
+    person = full_person()
+    generator, ws, planes, camera = person
+    texels = _texels(planes)
     raw = generator.render(planes, *camera, deterministic=True)
     image = generator.superresolve(raw.features, raw.rgb, raw.alpha, ws)
     count = sum(p.numel() for p in generator.superresolution.parameters())
@@ -227,7 +237,7 @@ def time_full(ceilings: Ceilings) -> list[Timing]:
     enlarges: list[Stage] = [
         ("plain", lambda: generator.superresolve(raw.features, raw.rgb, raw.alpha, ws), enlarge_work, torch.float32, None)
     ]
-    frames: list[Stage] = [("plain", full_picture("plain"), total, torch.float32, None)]
+    frames: list[Stage] = [("plain", full_picture("plain", person), total, torch.float32, None)]
     for painter in painters:
         name = f"fast, {_name(painter.dtype)}"
         enlarges.append((name, lambda p=painter: p.enlarge(raw.features, raw.rgb), enlarge_work, painter.dtype, None))
@@ -306,7 +316,7 @@ def report_memory(profile: str, path: str, avatar: str) -> None:
         def draw() -> object:
             return speaker.draw(heard, motion)
     else:
-        draw = full_picture(path)
+        draw = full_picture(path, full_person())
     before = _most_resident()
     for _ in range(3):
         draw()

@@ -209,11 +209,10 @@ def solve_clip(
         trust = trust * np.maximum(confidence, 1e-3)
     angles = smooth(np.stack([rough.yaw, rough.pitch], axis=-1), trust, period)
     yaw, pitch = np.ascontiguousarray(angles[:, 0]), np.ascontiguousarray(angles[:, 1])
-    points = torch.from_numpy(np.asarray(canonical, np.float64))
     chunks = [slice(i, i + CHUNK) for i in range(0, len(landmarks), CHUNK)]
 
     def look(part: slice) -> np.ndarray:
-        return orbit.project(points, torch.from_numpy(yaw[part]), torch.from_numpy(pitch[part])).numpy()
+        return _seen(canonical, yaw[part], pitch[part], orbit)
 
     fitted = []
     for part in chunks:
@@ -303,6 +302,12 @@ def matrix_of(similarity: np.ndarray) -> np.ndarray:
     return np.stack([np.stack([a, -b, tx], -1), np.stack([b, a, ty], -1)], axis=-2)
 
 
+def _seen(canonical: np.ndarray, yaw: np.ndarray, pitch: np.ndarray, orbit: Orbit) -> np.ndarray:
+    """Where the prior's landmarks [468, 3] appear in each frame, 0..1 of its crop, [F, 468, 2]."""
+    points = torch.from_numpy(np.asarray(canonical, np.float64))
+    return orbit.project(points, torch.from_numpy(yaw), torch.from_numpy(pitch)).numpy()
+
+
 def upright_brows(
     height: Float[np.ndarray, " frames"], poses: Poses, canonical: Float[np.ndarray, "468 3"], orbit: Orbit
 ) -> Float[np.ndarray, " frames"]:
@@ -317,13 +322,8 @@ def upright_brows(
         canonical: the prior's landmarks, scene units.
         orbit: the prior's camera.
     """
-    points = torch.from_numpy(canonical).double()
-
-    def look(yaw: np.ndarray, pitch: np.ndarray) -> np.ndarray:
-        return orbit.project(points, torch.from_numpy(yaw), torch.from_numpy(pitch)).numpy()
-
-    ahead = look(np.zeros(1), np.zeros(1))
+    ahead = _seen(canonical, np.zeros(1), np.zeros(1), orbit)
     length = float(np.linalg.norm(np.subtract(*ahead[0, list(OUTER_EYE_CORNERS)])))
     chunks = [slice(i, i + CHUNK) for i in range(0, len(height), CHUNK)]
-    resting = np.concatenate([brow_height(look(poses.yaw[part], poses.pitch[part])) for part in chunks])
+    resting = np.concatenate([brow_height(_seen(canonical, poses.yaw[part], poses.pitch[part], orbit)) for part in chunks])
     return height + (brow_height(ahead) - resting) / length
