@@ -37,6 +37,7 @@ from .material import Material, last_learnt, learnable
 from .modes import EXPRESSIONS
 from .objective import Objective, Step
 from .preview import Preview
+from .quick import delta_of
 from .reader import SyncJudge, filmed_mouths, learn_to_read
 from .unet import UNetConfig
 from .validate import Validation, is_due
@@ -141,6 +142,7 @@ class Training:
                 config.told > 0,
             )  # fmt: skip
         self.talker = Talker(network.to(device), generator.to(device), material.landmark_scale)
+        self.delta = delta_of(network, torch.bfloat16 if config.bfloat16 else torch.float32)
         self.average, self.best = copy.deepcopy(self.talker), copy.deepcopy(self.talker)
         self.corrections = CameraCorrections(len(material.shapes), material.learnt).to(device)
         special = {
@@ -153,7 +155,7 @@ class Training:
         }
         self.groups = {"network": _all_but(network, special), **special}
         self.optimizer = torch.optim.Adam(
-            [{"params": group, "name": name} for name, group in self.groups.items()], betas=(0.9, 0.99)
+            [{"params": group, "name": name} for name, group in self.groups.items()], betas=(0.9, 0.99), fused=True
         )
         self.objective = _objective(capture, material, generator, config, progress).to(device)
         self.planes, self.ws = subject.planes.to(device), subject.ws.to(device)
@@ -232,15 +234,14 @@ class Training:
         """This process's share of a batch, drawn with the present weights."""
         config, device, material = self.config, self.workers.device, self.material
         network, generator = self.talker.network, self.talker.generator
-        encoder, unet, orbit = network.encoder, network.unet, generator.profile.orbit
+        encoder, orbit = network.encoder, generator.profile.orbit
         mine = self.workers.share(config.frames_per_step)
         batch = material.batch(config, generator.profile.neural_resolution, mine, rng)
 
         codes = encoder.hear(batch.sound.to(device))
         shapes = material.shapes[batch.heard_at].to(device)
         heard = material.conditions.at(batch.index, torch.where(batch.told.to(device), encoder.tell(codes, shapes), codes))
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-            delta = network(unet.trunk(self.planes), heard).float()
+        delta = self.delta(self.planes, heard)
         planes, residual = self.planes + delta, self.corrections(batch.index)
         pose = heard.rotation + residual
         cameras = orbit.pose(*pose.unbind(-1))
@@ -251,7 +252,7 @@ class Training:
         views = material.views(batch.index).to(device)
         return Step(
             number=self.step, index=batch.index.to(device), patch=patch, windows=batch.windows, views=views, planes=planes,
-            delta=delta / unet.scale, cam2world=cameras, pose=pose, residual=residual,
+            delta=delta / network.unet.scale, cam2world=cameras, pose=pose, residual=residual,
             outline=material.lip_masks(batch.index, views.target.shape[-1]).to(device), mouths=batch.mouths.to(device),
             tokens=encoder(heard) if config.weights.smoothness else None, heard=encoder.lips(codes), shapes=shapes,
             own_sound=batch.heard_at == batch.index,
