@@ -1,7 +1,8 @@
 """The delta network while it learns: what `DeltaNetwork` computes, with its gradients, in less time.
 
-Convolutions skip what planes tell each other, planes lie in memory pixel by pixel, and dense layers of the three planes are one
-product each. Weights stay the network's own. Letters: B frames, C channels of one plane, O output channels, S side of the planes.
+Convolutions skip what planes tell each other, planes lie in memory pixel by pixel, and dense layers of the three planes are
+one product each. Weights stay the network's own.
+Letters: B frames, C channels of one plane, O output channels, S side of the planes.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def why_not(config: UNetConfig) -> str | None:
 
 
 class QuickDelta:
-    """The twin of ``network(network.unet.trunk(planes), conditions)``.
+    """The twin of ``network(network.unet.trunk(planes), conditions) / network.unet.scale``.
 
     Args:
         network: whose weights are used as they are at each call.
@@ -45,7 +46,7 @@ class QuickDelta:
     def __call__(
         self, planes: Float[Tensor, "1 3 channels side side"], conditions: Conditions
     ) -> Float[Tensor, "batch 3 channels side side"]:
-        """Delta planes of each frame."""
+        """Delta planes of each frame, in units of the identity planes' deviation."""
         network, unet = self.network, self.network.unet
         skips, bottom, stream = self._trunk(planes)
         tokens = network.encoder(conditions)
@@ -60,12 +61,14 @@ class QuickDelta:
         for level, skip in zip((unet.up1, unet.up2, unet.up3), (*reversed(skips), None), strict=True):
             x = upsample2d(self._level(level, x).float().contiguous(memory_format=LAST), unet.filter)
             x = x if skip is None else x + skip
-        learnt = self._convolve(x, unet.out.weight, unet.out.bias).float()
-        spoken = network.modes(network.encoder.standard(conditions.code), conditions.blink)
-        return unet.scale * (unet.constant + learnt.unflatten(1, (3, -1)) + spoken)
+        learnt = self._convolve(x, unet.out.weight, unet.out.bias).unflatten(1, (3, -1)).float()
+        amounts = network.modes.amounts(network.encoder.standard(conditions.code), conditions.blink)
+        # Planes of all frames are the largest thing there is here: each further pass over them shows.
+        spoken = torch.addmm(unet.constant.flatten(1), amounts, network.modes.planes.flatten(1))
+        return spoken.view(learnt.shape) + learnt
 
     def _trunk(self, planes: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
-        """`AttentionUNet.trunk` of planes that lie one after the other: skips, bottom [1, 3 E, S/8, S/8], stream [1, 3, N, E]."""
+        """`AttentionUNet.trunk` of planes one after the other: skips, bottom [1, 3 E, S/8, S/8], stream [1, 3, N, E]."""
         unet = self.network.unet
         x = planes.flatten(1, 2).contiguous(memory_format=LAST)
         levels = []
@@ -81,8 +84,8 @@ class QuickDelta:
     def _level(self, conv: SplitConv, x: Float[Tensor, "batch planes_channels side side"]) -> Tensor:
         """Roll-out and `SplitConv`.
 
-        What a plane is told of another does not change along one of its axes. Nor does a convolution of it but for its first and
-        last line, where the kernel reaches beyond the plane: three lines say all.
+        What a plane is told of another does not change along one of its axes. Nor does a convolution of it but for its first
+        and last line, where the kernel reaches beyond the plane: three lines say all.
         """
         axes = PLANES_MIXED_ALONG[self.network.config.unet.rollout]
         weight = conv.conv0.weight.unflatten(0, (3, -1)).unflatten(2, (3, -1))  # [target, O, source, C, 3, 3]
@@ -138,12 +141,12 @@ def _dense(layer: PlaneLinear, x: Float[Tensor, "batch 3 positions channels"]) -
 def delta_of(
     network: DeltaNetwork, dtype: torch.dtype
 ) -> Callable[[Tensor, Conditions], Float[Tensor, "batch 3 channels side side"]]:
-    """Identity planes and conditions to delta planes, as quickly as the network allows."""
+    """Identity planes and conditions to delta planes in the U-Net's unit, as quickly as the network allows."""
     if why_not(network.config.unet) is None:
         return QuickDelta(network, dtype)
 
     def plain(planes: Tensor, conditions: Conditions) -> Tensor:
         with torch.autocast(planes.device.type, dtype, enabled=dtype != torch.float32):
-            return network(network.unet.trunk(planes), conditions).float()
+            return network(network.unet.trunk(planes), conditions).float() / network.unet.scale
 
     return plain

@@ -26,7 +26,7 @@ from ..errors import ConfigError
 from ..prior.generator import Generator
 from ..prior.patch import render_patch
 from ..prior.subject import Subject
-from ..runs import STATE, Every, Run, Workers, finish_gradients, follow
+from ..runs import STATE, Every, Run, Workers, finish_gradients, follow, keep_memory
 from ..video.clock import SAMPLES_PER_FRAME
 from .clip import CameraCorrections
 from .config import TrainConfig
@@ -128,6 +128,7 @@ class Training:
     ) -> None:
         self.subject, self.config, self.progress, self.workers = subject, config, progress, workers
         device = workers.device
+        keep_memory()
         torch.manual_seed(config.seed)
         with workers.first_goes_first():
             material = self.material = Material.of(capture, subject, run / "frames", config)
@@ -242,7 +243,8 @@ class Training:
         shapes = material.shapes[batch.heard_at].to(device)
         heard = material.conditions.at(batch.index, torch.where(batch.told.to(device), encoder.tell(codes, shapes), codes))
         delta = self.delta(self.planes, heard)
-        planes, residual = self.planes + delta, self.corrections(batch.index)
+        planes = torch.add(self.planes, delta, alpha=float(network.unet.scale))
+        residual = self.corrections(batch.index)
         pose = heard.rotation + residual
         cameras = orbit.pose(*pose.unbind(-1))
         patch = render_patch(
@@ -252,7 +254,7 @@ class Training:
         views = material.views(batch.index).to(device)
         return Step(
             number=self.step, index=batch.index.to(device), patch=patch, windows=batch.windows, views=views, planes=planes,
-            delta=delta / network.unet.scale, cam2world=cameras, pose=pose, residual=residual,
+            delta=delta, cam2world=cameras, pose=pose, residual=residual,
             outline=material.lip_masks(batch.index, views.target.shape[-1]).to(device), mouths=batch.mouths.to(device),
             tokens=encoder(heard) if config.weights.smoothness else None, heard=encoder.lips(codes), shapes=shapes,
             own_sound=batch.heard_at == batch.index,
