@@ -201,15 +201,14 @@ def test_what_needs_the_reference_is_said() -> None:
     assert "CUDA" in (gpu.why_not(planes.cpu(), rays, OPTIONS) or "")
 
 
-@pytest.mark.parametrize("architecture", [80, 90])
-def test_kernels_compile_without_a_card(architecture: int, tmp_path: Path) -> None:
-    """To machine code of NVIDIA's Ampere and Hopper, at the shipped profile's sizes: more than the interpreter can say."""
+def test_kernels_compile_without_a_card(tmp_path: Path) -> None:
+    """To machine code of NVIDIA's Ampere, at the shipped profile's sizes: more than the interpreter can say."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "TRITON_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, str(ROOT / "benchmarks" / "cuda_frame.py"), "compile", "--profiles", "mini"]
-    done = subprocess.run([*command, "--architecture", str(architecture)], capture_output=True, text=True, env=environment)
+    done = subprocess.run([*command, "--architecture", "80"], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count(f"sm_{architecture}") == 3
+    assert done.stdout.count("registers") == 4
 
 
 def test_pictures_on_the_cpu_do_not_import_triton() -> None:

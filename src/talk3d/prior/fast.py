@@ -1,6 +1,6 @@
-"""Pictures of one person, fast: the compiled renderer and folded super-resolution behind one call.
+"""Pictures of one person, fast: a fast renderer and folded super-resolution behind one call, for a CPU and for other devices.
 
-The twin of `Generator.render` with deterministic samples and `Generator.superresolve`, without gradients.
+The twins of `Generator.render` with deterministic samples and `Generator.superresolve`, without gradients.
 """
 
 import torch
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from talk3d.prior.folded import FoldedSuperResolution, faster_precision
-from talk3d.prior.generator import Decoder, Generator, Picture, RawPicture
+from talk3d.prior.generator import Decoder, Generator, Picture, Profile, RawPicture
 from talk3d.prior.synthesis import EqualizedLinear
 from talk3d.render.rays import generate_rays
 
@@ -27,7 +27,7 @@ def why_not(generator: Generator) -> str | None:
 
 
 class FastPainter:
-    """Draws one person: build it once, call it for every frame.
+    """Draws one person on the CPU: build it once, call it for every frame.
 
     Args:
         generator: with trained weights, which are copied; on the CPU.
@@ -51,7 +51,7 @@ class FastPainter:
     ) -> Picture:
         """Finished pictures. Each is enlarged by itself, so that what is worked on stays small whatever the batch."""
         raw = self.render(planes, cam2world, intrinsics)
-        skip = torch.cat([raw.rgb, 2 * raw.alpha - 1], 1) if self.profile.alpha else raw.rgb
+        skip = _skip(raw, self.profile)
         image = torch.cat([self.enlarge(*one) for one in zip(raw.features.split(1), skip.split(1), strict=True)])
         return Picture(image=image, raw=raw)
 
@@ -71,6 +71,40 @@ class FastPainter:
             seen = self.generator.render_rays(planes, rays, deterministic=True)
         features, depth, alpha = (value.mT.unflatten(2, (size, size)) for value in (seen.features, seen.depth, seen.alpha))
         return RawPicture(features=features, rgb=features[:, :3], depth=depth, alpha=alpha)
+
+
+class DevicePainter:
+    """Draws one person where the generator's weights are, such as on a GPU: build it once, call it for every frame.
+
+    There the kernels render. All pictures of a batch are enlarged together, and nothing waits for the device, so that the call
+    can be captured in a CUDA graph where the profile's own depths limit rays.
+
+    Args:
+        generator: with trained weights, those of super-resolution are copied.
+        ws: the person; there too.
+        dtype: what super-resolution computes in; None for what is faster there.
+    """
+
+    def __init__(self, generator: Generator, ws: Float[Tensor, "1 layers w"], dtype: torch.dtype | None = None) -> None:
+        self.generator = generator
+        self.dtype = dtype or faster_precision(ws.device)
+        self.enlarge = FoldedSuperResolution(generator.superresolution, ws, self.dtype)
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        planes: Float[Tensor, "batch 3 channels height width"],
+        cam2world: Float[Tensor, "batch 4 4"],
+        intrinsics: Float[Tensor, "batch 3 3"],
+    ) -> Picture:
+        """Finished pictures, on the device."""
+        raw = self.generator.render(planes, cam2world, intrinsics, deterministic=True)
+        return Picture(image=self.enlarge(raw.features, _skip(raw, self.generator.profile)), raw=raw)
+
+
+def _skip(raw: RawPicture, profile: Profile) -> Tensor:
+    """The picture that super-resolution adds to."""
+    return torch.cat([raw.rgb, 2 * raw.alpha - 1], 1) if profile.alpha else raw.rgb
 
 
 def two_layers(decoder: Decoder) -> "fused.TwoLayers":

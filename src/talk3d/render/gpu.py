@@ -151,6 +151,12 @@ class _Layout:
         return first, first_bias[: self.units], last, torch.cat([density_bias, colour_bias[: self.features]])
 
 
+def _warps(sizes: dict[str, int], flags: dict[str, int]) -> int:
+    """Groups of 32 threads for a program. A thread takes four channels of a lookup: of more, some repeat what others do.
+    Gradients of layers, which stay in registers, need twice as many."""
+    return max(1, _RAYS * sizes["C_FILLED"] // 128) * (2 if flags.get("LAYERS") else 1)
+
+
 @dataclass(frozen=True)
 class _Scene:
     """What the kernels are told of how planes are read and decoded."""
@@ -165,13 +171,12 @@ class _Scene:
         """Call a kernel for rays [B, R] and their depths [B, R, N]; ``tensors`` are what it reads and writes besides."""
         batch, count, samples = depths.shape
         next_picture, next_plane, _, next_row, next_texel = planes.stride()
-        # Four channels of a lookup to a thread: with fewer threads' work than that, warps would repeat each other's.
-        warps = max(1, _RAYS * self.layout.sizes["C_FILLED"] // 128) * (2 if flags.get("LAYERS") else 1)
         with torch.cuda.device_of(planes):  # Triton launches on the current device
             kernel[-(-count // _RAYS), batch](
-                planes.detach(), rays.origins.detach(), rays.directions.detach(), depths, *self.layout.tensors, *tensors,
+                planes, rays.origins, rays.directions, depths, *self.layout.tensors, *tensors,
                 count, samples, *planes.shape[3:], next_picture, next_plane, next_row, next_texel, self.scale,
-                AXES=self.axes, R=_RAYS, PRECISION=self.precision, num_warps=warps, **self.layout.sizes, **flags,
+                AXES=self.axes, R=_RAYS, PRECISION=self.precision, num_warps=_warps(self.layout.sizes, flags),
+                **self.layout.sizes, **flags,
             )  # fmt: skip
 
 
