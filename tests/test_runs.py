@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from talk3d.errors import CheckpointError, ConfigError
-from talk3d.runs import Every, Run, Workers, finish_gradients, follow
+from talk3d.runs import Every, Run, Workers, chosen_device, finish_gradients, follow
 
 
 @dataclass(frozen=True)
@@ -185,3 +185,13 @@ def test_processes_average_their_gradients_and_let_the_first_go_first(tmp_path: 
     subprocess.run([*command, str(tmp_path)], capture_output=True, check=True, timeout=300)
     for rank in (0, 1):
         assert (tmp_path / f"{rank}.grad").read_text() == f"2 {rank} [5.0, 6.0, 7.0]"
+
+
+def test_a_gpu_is_only_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert chosen_device("auto") == chosen_device("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        chosen_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert chosen_device("auto") == chosen_device("cuda") == torch.device("cuda")
+    assert chosen_device("cpu") == torch.device("cpu")

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +97,20 @@ def join() -> Iterator[Workers]:
         yield Workers(torch.distributed.get_rank(), count, device)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def chosen_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """What draws: `auto` is a GPU if there is one.
+
+    Raises:
+        ConfigError: a GPU is asked for, and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "There is no CUDA device here that this PyTorch can use. Leave `--device` out, or install a PyTorch with CUDA and "
+            "a driver for it."
+        )
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 class Every:

@@ -4,6 +4,7 @@ The twin of `reference.render` for a decoder of two layers. A kernel finds the w
 chooses depths by them, and the kernel samples, decodes and marches all of them in order of depth. Needs Triton.
 """
 
+import functools
 import importlib.util
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -51,9 +52,14 @@ def why_not(planes: Float[Tensor, "batch 3 channels height width"], rays: Rays, 
     """Why the reference has to draw this; None if the kernels can. What it says of the CPU costs nothing to find out."""
     if not planes.is_cuda:
         return "the planes are not on a CUDA device"
-    if importlib.util.find_spec("triton") is None:
+    if not _has_triton():
         return "Triton is not installed"
     return not_covered(planes, rays, options)
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def not_covered(planes: Float[Tensor, "batch 3 channels height width"], rays: Rays, options: RenderOptions) -> str | None:
