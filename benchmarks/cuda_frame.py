@@ -31,7 +31,7 @@ from talk3d.prior.generator import FULL, MINI, Generator, Profile, load_prior
 from talk3d.prior.patch import Windows
 from talk3d.render import gpu
 from talk3d.render.rays import Rays, generate_rays, rays_through
-from talk3d.render.reference import PLANE_AXES, Rendering, render
+from talk3d.render.reference import Rendering, render
 
 PROFILES = {"mini": MINI, "full": FULL}
 KERNELS = {
@@ -127,8 +127,9 @@ def compile_kernel(name: str, use: str, precision: gpu.Precision, architecture: 
     kernel, flags = KERNELS[use]
     function = getattr(kernels, kernel)
     sizes = gpu._Layout(Generator(profile).decoder.layers()).sizes
-    constants = {"AXES": PLANE_AXES[profile.render.plane_axes], "R": gpu._RAYS, "COPIES": gpu._COPIES, "PRECISION": precision}
-    constants = {key: value for key, value in (constants | sizes | flags).items() if key in function.arg_names}
+    constants = gpu._sides(profile.render.plane_axes) | sizes | flags
+    constants |= {"R": gpu._RAYS, "COPIES": gpu._COPIES, "PRECISION": precision}
+    constants = {key: value for key, value in constants.items() if key in function.arg_names}
 
     def kind(argument: str) -> str:
         if argument in constants:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from talk3d.render.rays import Rays, importance_depths
-from talk3d.render.reference import PLANE_AXES, Rendering, RenderOptions, places_along
+from talk3d.render.reference import PLANE_AXES, PlaneAxes, Rendering, RenderOptions, places_along
 from talk3d.render.volume import finish_features
 
 Precision = Literal["ieee", "tf32"]
@@ -96,7 +96,7 @@ def render_gpu(
     depths, rays = places.detach().contiguous(), Rays(rays.origins.contiguous(), rays.directions.contiguous())
     nearest, farthest = depths.amin(), depths.amax()
     planes = _texel_by_texel(planes)
-    scene = _Scene(PLANE_AXES[options.plane_axes], 2 / options.box_warp, precision, _Layout(layers))
+    scene = _Scene(options.plane_axes, 2 / options.box_warp, precision, _Layout(layers))
     if options.samples_fine > 0:
         with torch.no_grad():
             weights = _weights(scene, planes, rays, depths)
@@ -163,11 +163,19 @@ def _warps(sizes: dict[str, int], flags: dict[str, int]) -> int:
     return max(1, _RAYS * sizes["C_FILLED"] // 128) * (2 if flags.get("LAYERS") else 1)
 
 
+def _sides(axes: PlaneAxes) -> dict[str, int]:
+    """World axes along the planes' sides as the kernels are told them: digits to the base of four."""
+    return {
+        name: sum(plane[side] << 2 * number for number, plane in enumerate(PLANE_AXES[axes]))
+        for side, name in enumerate(("ACROSS", "DOWN"))
+    }
+
+
 @dataclass(frozen=True)
 class _Scene:
     """What the kernels are told of how planes are read and decoded."""
 
-    axes: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+    axes: PlaneAxes
     scale: float
     """From scene units to -1..1 across the planes."""
     precision: Precision
@@ -181,7 +189,7 @@ class _Scene:
             kernel[-(-count // _RAYS), batch](
                 planes, rays.origins, rays.directions, depths, *self.layout.tensors, *tensors,
                 count, samples, *planes.shape[3:], next_picture, next_plane, next_row, next_texel, self.scale,
-                AXES=self.axes, R=_RAYS, PRECISION=self.precision, num_warps=_warps(self.layout.sizes, flags),
+                **_sides(self.axes), R=_RAYS, PRECISION=self.precision, num_warps=_warps(self.layout.sizes, flags),
                 **self.layout.sizes, **flags,
             )  # fmt: skip
 

@@ -23,11 +23,10 @@ def _sigmoid(x):
 
 
 @triton.jit
-def _axes(plane, AXES: tl.constexpr):
-    """Which coordinates run across and down a plane. Planes are taken in a loop: written out, they fill the cache of code."""
-    across = tl.where(plane == 0, AXES[0][0], tl.where(plane == 1, AXES[1][0], AXES[2][0]))
-    down = tl.where(plane == 0, AXES[0][1], tl.where(plane == 1, AXES[1][1], AXES[2][1]))
-    return across, down
+def _axis(plane, AXES: tl.constexpr):
+    """Which world axis runs along a side of a plane: a digit to the base of four. Planes are taken in a loop, because code that
+    is written out three times fills the cache of code."""
+    return (AXES >> (2 * plane)) & 3
 
 
 @triton.jit
@@ -60,15 +59,15 @@ def _texels(plane, row, column, height, width, next_row, next_texel, channel, C:
 
 
 @triton.jit
-def _lookup(planes, x, y, z, size, strides, channel, C: tl.constexpr, AXES: tl.constexpr):
+def _lookup(
+    planes, x, y, z, height, width, next_plane, next_row, next_texel, scale, channel,
+    ACROSS: tl.constexpr, DOWN: tl.constexpr, C: tl.constexpr, C_FILLED: tl.constexpr, R: tl.constexpr,
+):  # fmt: skip
     """The mean of the three planes' bilinear lookups at points, [R, C]."""
-    height, width, scale = size
-    next_plane, next_row, next_texel = strides
-    total = tl.zeros((x.shape[0], channel.shape[0]), tl.float32)
+    total = tl.zeros((R, C_FILLED), tl.float32)
     for plane in range(3):
-        across, down = _axes(plane, AXES)
-        column, right = _along(_coordinate(x, y, z, across), width, scale)
-        row, lower = _along(_coordinate(x, y, z, down), height, scale)
+        column, right = _along(_coordinate(x, y, z, _axis(plane, ACROSS)), width, scale)
+        row, lower = _along(_coordinate(x, y, z, _axis(plane, DOWN)), height, scale)
         here = planes + plane * next_plane
         for tap in tl.static_range(4):
             of_row = lower if tap >= 2 else 1.0 - lower
@@ -104,8 +103,8 @@ def march_forward(
     first, first_bias, density, density_bias, colour, colour_bias,
     features, alpha, moment, weights,
     rays, samples, height, width, next_picture, next_plane, next_row, next_texel, scale,
-    AXES: tl.constexpr, C: tl.constexpr, C_FILLED: tl.constexpr, H_FILLED: tl.constexpr, F: tl.constexpr,
-    F_FILLED: tl.constexpr, R: tl.constexpr, COLOURS: tl.constexpr, PRECISION: tl.constexpr,
+    ACROSS: tl.constexpr, DOWN: tl.constexpr, C: tl.constexpr, C_FILLED: tl.constexpr, H_FILLED: tl.constexpr,
+    F: tl.constexpr, F_FILLED: tl.constexpr, R: tl.constexpr, COLOURS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """What rays see at sorted depths: features in 0..1, opacity, and opacity times mean depth; without ``COLOURS`` the weights
     of the intervals instead, one less than samples."""
@@ -123,7 +122,6 @@ def march_forward(
     if COLOURS:
         to_colour = tl.load(colour + feature[None, :] * H_FILLED + unit[:, None])  # [H, F]
         shine_bias = tl.load(colour_bias + feature)
-    size, strides = (height, width, scale), (next_plane, next_row, next_texel)
 
     passed, opacity, reach = tl.zeros((R,), tl.float32), tl.zeros((R,), tl.float32), tl.zeros((R,), tl.float32)
     light, last_shine = tl.zeros((R, F_FILLED), tl.float32), tl.zeros((R, F_FILLED), tl.float32)
@@ -131,7 +129,10 @@ def march_forward(
     last_t, last_sigma = tl.load(depths + ray * samples, mask=real, other=0.0), tl.zeros((R,), tl.float32)
     for n in range(samples):
         t = tl.load(depths + ray * samples + n, mask=real, other=0.0)
-        x = _lookup(planes, ox + t * dx, oy + t * dy, oz + t * dz, size, strides, channel, C, AXES)
+        x = _lookup(
+            planes, ox + t * dx, oy + t * dy, oz + t * dz, height, width, next_plane, next_row, next_texel, scale, channel,
+            ACROSS, DOWN, C, C_FILLED, R,
+        )  # fmt: skip
         hidden = _hidden(x, to_hidden, hidden_bias, PRECISION)
         sigma = tl.sum(hidden * to_density[None, :], 1) + raw_bias
         weight, optical, _ = _step(sigma, last_sigma, t, last_t, passed)
@@ -169,9 +170,9 @@ def march_backward(
     features, alpha, moment, to_features, to_alpha, to_moment,
     to_planes, to_origins, to_directions, to_layers,
     rays, samples, height, width, next_picture, next_plane, next_row, next_texel, scale,
-    AXES: tl.constexpr, C: tl.constexpr, C_FILLED: tl.constexpr, H_FILLED: tl.constexpr, F: tl.constexpr,
-    F_FILLED: tl.constexpr, R: tl.constexpr, COPIES: tl.constexpr, PLANES: tl.constexpr, LAYERS: tl.constexpr,
-    RAYS: tl.constexpr, PRECISION: tl.constexpr,
+    ACROSS: tl.constexpr, DOWN: tl.constexpr, C: tl.constexpr, C_FILLED: tl.constexpr, H_FILLED: tl.constexpr,
+    F: tl.constexpr, F_FILLED: tl.constexpr, R: tl.constexpr, COPIES: tl.constexpr, PLANES: tl.constexpr,
+    LAYERS: tl.constexpr, RAYS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Gradients ``to_...`` of what `march_forward` gave, added to those of planes, layers and rays; never of depths.
 
@@ -192,7 +193,6 @@ def march_backward(
     raw_bias = tl.load(density_bias)
     to_colour = tl.load(colour + feature[None, :] * H_FILLED + unit[:, None])  # [H, F]
     shine_bias = tl.load(colour_bias + feature)
-    size, strides = (height, width, scale), (next_plane, next_row, next_texel)
 
     shown = real[:, None] & (feature < F)[None, :]
     towards = tl.load(to_features + ray[:, None] * F + feature[None, :], mask=shown, other=0.0)
@@ -225,7 +225,10 @@ def march_backward(
     # One turn more than samples: the interval behind the last one has no length, and closes it.
     for n in range(samples + 1):
         t = tl.load(depths + ray * samples + tl.minimum(n, samples - 1), mask=real, other=0.0)
-        x = _lookup(planes, ox + t * dx, oy + t * dy, oz + t * dz, size, strides, channel, C, AXES)
+        x = _lookup(
+            planes, ox + t * dx, oy + t * dy, oz + t * dz, height, width, next_plane, next_row, next_texel, scale, channel,
+            ACROSS, DOWN, C, C_FILLED, R,
+        )  # fmt: skip
         hidden = _hidden(x, to_hidden, hidden_bias, PRECISION)
         sigma = tl.sum(hidden * to_density[None, :], 1) + raw_bias
         shine = _sigmoid(tl.dot(hidden, to_colour, input_precision=PRECISION) + shine_bias[None, :])
@@ -253,7 +256,7 @@ def march_backward(
             px, py, pz = ox + last_t * dx, oy + last_t * dy, oz + last_t * dz
             exists = real & (n > 0)
             for plane in range(3):
-                across, down = _axes(plane, AXES)
+                across, down = _axis(plane, ACROSS), _axis(plane, DOWN)
                 column, right = _along(_coordinate(px, py, pz, across), width, scale)
                 row, lower = _along(_coordinate(px, py, pz, down), height, scale)
                 if RAYS:
