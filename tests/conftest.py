@@ -1,6 +1,7 @@
 """Fixtures shared by all rooms."""
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,10 @@ from talk3d.talker.config import TrainConfig
 from talk3d.talker.speak import save_avatar
 from talk3d.talker.train import train_talker
 from talk3d.video.write import GrayWriter, VideoWriter
+
+if not torch.cuda.is_available():
+    # Triton reads it when it is imported, which is done by whoever needs it first: its kernels then run on the CPU, slowly.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from talk3d.errors import CheckpointError, ConfigError
-from talk3d.runs import Every, Run, Workers, finish_gradients, follow
+from talk3d.runs import Every, Run, Workers, chosen_device, finish_gradients, follow
 
 
 @dataclass(frozen=True)
@@ -208,3 +208,13 @@ def test_kept_memory_is_not_asked_for_again() -> None:
     given_back, kept = map(int, output.split())
     assert given_back > 4096, "each piece is 16 MiB of fresh pages"
     assert kept < given_back / 10
+
+
+def test_a_gpu_is_only_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert chosen_device("auto") == chosen_device("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        chosen_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert chosen_device("auto") == chosen_device("cuda") == torch.device("cuda")
+    assert chosen_device("cpu") == torch.device("cpu")

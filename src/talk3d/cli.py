@@ -300,6 +300,7 @@ def speak(
     motion: float = 1.0,
     protocol: Literal["paper", "audio-only"] = "paper",
     plain: bool = False,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     overwrite: bool = False,
 ) -> None:
     """Let an avatar speak.
@@ -317,17 +318,19 @@ def speak(
         motion: how far the head moves, 0 to 2: 1 as in its film, 0 holds it still.
         protocol: what is taken of a Capture's frames: paper takes sound, blinks and head motion, audio-only their sound alone.
         plain: draw with the plain, slow code that the fast code is tested against.
+        device: what draws; auto is a GPU if there is one that PyTorch can use.
         overwrite: replace an existing video.
     """
     from .capture.artifact import Capture
     from .partials import refuse_existing
+    from .runs import chosen_device
     from .talker import speak as talker
     from .talker.drive import Camera
 
     refuse_existing(output, overwrite)
     config = talker.SpeakConfig(Camera.parse(camera), mark, seed, protocol, lips, blinks, motion)
     drive = Capture.open(sound) if sound.is_dir() else None
-    speaker = talker.Speaker(avatar, plain)
+    speaker = talker.Speaker(avatar, plain, chosen_device(device))
     if speaker.slow and not plain:
         print(f"note: pictures are drawn by the plain code, some three times slower: {speaker.slow}.")
     moves = speaker.motion

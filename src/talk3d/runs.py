@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -111,6 +111,20 @@ def keep_memory() -> None:
         library = ctypes.CDLL("libc.so.6")
         for name, value in ((_TRIM_THRESHOLD, 2**31 - 1), (_MMAP_MAX, 0), (_TOP_PAD, 2**28)):
             library.mallopt(name, value)
+
+
+def chosen_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """What draws: `auto` is a GPU if there is one.
+
+    Raises:
+        ConfigError: a GPU is asked for, and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "There is no CUDA device here that this PyTorch can use. Leave `--device` out, or install a PyTorch with CUDA and "
+            "a driver for it."
+        )
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 class Every:

@@ -57,6 +57,23 @@ def test_pictures_equal_the_plain_generators(alpha: bool, axes: str, near: float
     torch.testing.assert_close(picture.image, image, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("alpha", [True, False])
+def test_what_draws_on_other_devices_draws_the_same(alpha: bool) -> None:
+    """On the CPU with plain rendering; whole batches are enlarged at once."""
+    model = generator(dataclasses.replace(TINY, alpha=alpha))
+    ws = model.map(torch.randn(1, 6))
+    planes = 3 * model.planes(ws).expand(2, -1, -1, -1, -1)
+    orbit = TINY.orbit
+    camera = orbit.pose(torch.tensor([0.3, -0.2]), torch.tensor([0.1, 0.0])), orbit.intrinsics().expand(2, 3, 3)
+    picture = fast.DevicePainter(model, ws, torch.float32)(planes, *camera)
+    raw = model.render(planes, *camera, deterministic=True)
+    image = model.superresolve(raw.features, raw.rgb, raw.alpha, ws.expand(2, -1, -1))
+    assert torch.equal(picture.raw.features, raw.features)
+    torch.testing.assert_close(picture.image, image, atol=1e-4, rtol=1e-4)
+    coarse = fast.DevicePainter(model, ws, torch.bfloat16)(planes, *camera)
+    assert 30 < psnr(coarse.image, image) < 90
+
+
 def test_people_of_the_shipped_prior() -> None:
     model = load_prior(Path(talk3d.__file__).parent / "assets" / "prior").generator
     ws = model.map(model.random_latents(2, seed=4))

@@ -11,7 +11,6 @@ from talk3d.prior.generator import Decoder
 
 learnt = pytest.importorskip("talk3d.render.learnt", reason="numba is not installed")
 
-from talk3d.prior.fast import layers_of  # noqa: E402
 from talk3d.render.rays import Rays, generate_rays  # noqa: E402
 from talk3d.render.reference import Rendering, RenderOptions, render  # noqa: E402
 
@@ -44,7 +43,7 @@ def differentiate(
     asked |= dict(decoder.named_parameters())
     jitter, u = jitter[..., : options.samples_coarse], u[..., : options.samples_fine]
     if fast:
-        seen = learnt.render_learnt(asked["planes"], layers_of(decoder), moved, options, jitter, u)
+        seen = learnt.render_learnt(asked["planes"], decoder.layers(), moved, options, jitter, u)
     else:
         seen = render(asked["planes"], decoder, moved, options, deterministic=False, jitter=jitter, u=u)
     total = torch.stack([(wanted[name] * getattr(seen, name)).sum() for name in wanted]).sum()
@@ -99,7 +98,7 @@ def test_threads_and_shared_planes_change_nothing(monkeypatch: pytest.MonkeyPatc
     for name, value in alone.items():
         torch.testing.assert_close(together[name], value, rtol=0.0, atol=0.0)
     one = shared[:1].clone().requires_grad_()
-    seen = learnt.render_learnt(one.expand(2, -1, -1, -1, -1), layers_of(decoder), rays, OPTIONS, jitter, u)
+    seen = learnt.render_learnt(one.expand(2, -1, -1, -1, -1), decoder.layers(), rays, OPTIONS, jitter, u)
     (slope,) = torch.autograd.grad((wanted["features"] * seen.features).sum(), one)
     torch.testing.assert_close(slope[0], alone["planes"].sum(0), rtol=1e-4, atol=1e-5)
 
@@ -109,7 +108,7 @@ def test_planes_are_read_however_they_lie() -> None:
     by_pixels = planes.flatten(1, 2).contiguous(memory_format=torch.channels_last).unflatten(1, (3, -1))
     assert by_pixels.stride(2) == 1
     for lying in (planes, by_pixels):
-        seen = learnt.render_learnt(lying, layers_of(decoder), rays, OPTIONS, jitter, u)
+        seen = learnt.render_learnt(lying, decoder.layers(), rays, OPTIONS, jitter, u)
         plain = render(planes, decoder, rays, OPTIONS, deterministic=False, jitter=jitter, u=u)
         torch.testing.assert_close(seen.features, plain.features, atol=2e-4, rtol=1e-4)
 

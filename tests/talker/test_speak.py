@@ -16,10 +16,12 @@ from talk3d.artifacts import Avatar, annotate, creating
 from talk3d.capture.artifact import Capture
 from talk3d.capture.frames import warp_plate
 from talk3d.errors import ArtifactError, ConfigError, MediaError, NoAudioError, OutputExistsError
+from talk3d.prior.fast import DevicePainter
 from talk3d.prior.generator import Picture, RawPicture
 from talk3d.talker.clip import audio_neighbourhood
 from talk3d.talker.drive import Camera, Motion
 from talk3d.talker.speak import (
+    GROUP,
     SpeakConfig,
     Speaker,
     _audio_blocks,
@@ -27,6 +29,7 @@ from talk3d.talker.speak import (
     reenacted,
     speak,
 )
+from talk3d.talker.wayback import WayBack
 from talk3d.video.look import probe
 from talk3d.video.read import read_audio, read_frames
 from talk3d.video.write import GrayWriter, VideoWriter
@@ -264,6 +267,29 @@ def test_blocks_do_not_show(avatar):
     together = speaker.draw(audio, speaker.motion.ping_pong(frames)).astype(int)
     alone = np.concatenate([speaker.draw(audio[i : i + 1], speaker.motion.ping_pong(frames[i : i + 1])) for i in frames])
     assert abs(together - alone).max() <= 1
+
+
+def test_what_draws_on_a_gpu_draws_the_plain_frames(avatar):
+    """All but the card: the plain network, plain or kernels' rendering, folded super-resolution and two buffers."""
+    speaker, plain = Speaker(avatar), Speaker(avatar, plain=True)
+    speaker.painter = DevicePainter(speaker.generator, speaker.ws, torch.float32)
+    speaker.mover, speaker.way_back = None, WayBack()
+    audio = torch.randn(3 * GROUP - 1, speaker.network.config.tokens.windows, speaker.audio.channels, speaker.audio.columns)
+    motion = speaker.motion.ping_pong(torch.arange(len(audio)))
+    frames = speaker.draw(audio, motion)
+    assert abs(frames.astype(int) - plain.draw(audio, motion)).max() <= 1
+    assert (frames[0] != frames[-1]).any()
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_nothing_that_draws_stays_behind_on_the_cpu(avatar, plain):
+    """Of tensors on a device without memory nothing is computed, but they do not mix with the CPU's."""
+    speaker = Speaker(avatar, plain, torch.device("meta"))
+    audio = torch.randn(2, speaker.network.config.tokens.windows, speaker.audio.channels, speaker.audio.columns)
+    motion = speaker.motion.ping_pong(torch.arange(2))
+    picture = speaker.look(speaker.move(audio, motion, lips=1.5), motion.yaw, motion.pitch)
+    assert speaker._finished(picture, motion).device.type == "meta"
+    assert picture.image.device.type == "meta"
 
 
 def test_avatar_needs_neither_capture_nor_video(avatar, tmp_path, tiny_capture):

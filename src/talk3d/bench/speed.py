@@ -115,7 +115,7 @@ def some_speech(speaker: Speaker) -> Float[Tensor, "batch windows channels colum
 def time_avatar(avatar: Path, ceilings: Ceilings, scratch: Path) -> list[Timing]:
     """All stages of an avatar's frames: moving its planes, looking, finishing, writing; and whole frames."""
     plain, fast = Speaker(avatar, plain=True), Speaker(avatar)
-    if fast.painter is None or fast.mover is None:
+    if not isinstance(fast.painter, FastPainter) or fast.mover is None:
         raise ConfigError(
             f"`{avatar}` is not drawn by the fast code, so there is nothing to compare: "
             f"{fast.slow or folded.why_not(fast.network.config.unet)}. Use an avatar trained with the shipped prior, and numba."

@@ -1,6 +1,6 @@
-"""Pictures of one person, fast: the compiled renderer and folded super-resolution behind one call.
+"""Pictures of one person, fast: a fast renderer and folded super-resolution behind one call, for a CPU and for other devices.
 
-The twin of `Generator.render` with deterministic samples and `Generator.superresolve`, without gradients.
+The twins of `Generator.render` with deterministic samples and `Generator.superresolve`, without gradients.
 """
 
 import torch
@@ -8,8 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from talk3d.prior.folded import FoldedSuperResolution, faster_precision
-from talk3d.prior.generator import Decoder, Generator, Picture, RawPicture
-from talk3d.prior.synthesis import EqualizedLinear
+from talk3d.prior.generator import Generator, Picture, Profile, RawPicture
 from talk3d.render.rays import Rays, generate_rays
 from talk3d.render.reference import Rendering
 
@@ -28,7 +27,7 @@ def why_not(generator: Generator) -> str | None:
 
 
 class FastPainter:
-    """Draws one person: build it once, call it for every frame.
+    """Draws one person on the CPU: build it once, call it for every frame.
 
     Args:
         generator: with trained weights, which are copied; on the CPU.
@@ -40,7 +39,7 @@ class FastPainter:
         assert why_not(generator) is None
         self.generator, self.profile = generator, generator.profile
         self.dtype = dtype or faster_precision()
-        self.decoder = two_layers(generator.decoder)
+        self.decoder = fused.TwoLayers.of(generator.decoder.layers())
         self.enlarge = FoldedSuperResolution(generator.superresolution, ws, self.dtype)
 
     @torch.inference_mode()
@@ -52,7 +51,7 @@ class FastPainter:
     ) -> Picture:
         """Finished pictures. Each is enlarged by itself, so that what is worked on stays small whatever the batch."""
         raw = self.render(planes, cam2world, intrinsics)
-        skip = torch.cat([raw.rgb, 2 * raw.alpha - 1], 1) if self.profile.alpha else raw.rgb
+        skip = _skip(raw, self.profile)
         image = torch.cat([self.enlarge(*one) for one in zip(raw.features.split(1), skip.split(1), strict=True)])
         return Picture(image=image, raw=raw)
 
@@ -74,28 +73,38 @@ class FastPainter:
         return RawPicture(features=features, rgb=features[:, :3], depth=depth, alpha=alpha)
 
 
-def two_layers(decoder: Decoder) -> "fused.TwoLayers":
-    """A decoder's weights as the compiled renderer takes them."""
-    return fused.TwoLayers.of(*layers_of(decoder))
+class DevicePainter:
+    """Draws one person where the generator's weights are, such as on a GPU: build it once, call it for every frame.
+
+    There the kernels render. All pictures of a batch are enlarged together, and nothing waits for the device, so that the call
+    can be captured in a CUDA graph where the profile's own depths limit rays.
+
+    Args:
+        generator: with trained weights, those of super-resolution are copied.
+        ws: the person; there too.
+        dtype: what super-resolution computes in; None for what is faster there.
+    """
+
+    def __init__(self, generator: Generator, ws: Float[Tensor, "1 layers w"], dtype: torch.dtype | None = None) -> None:
+        self.generator = generator
+        self.dtype = dtype or faster_precision(ws.device)
+        self.enlarge = FoldedSuperResolution(generator.superresolution, ws, self.dtype)
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        planes: Float[Tensor, "batch 3 channels height width"],
+        cam2world: Float[Tensor, "batch 4 4"],
+        intrinsics: Float[Tensor, "batch 3 3"],
+    ) -> Picture:
+        """Finished pictures, on the device."""
+        raw = self.generator.render(planes, cam2world, intrinsics, deterministic=True)
+        return Picture(image=self.enlarge(raw.features, _skip(raw, self.generator.profile)), raw=raw)
 
 
-def layers_of(
-    decoder: Decoder,
-) -> tuple[
-    Float[Tensor, "hidden channels"], Float[Tensor, " hidden"], Float[Tensor, "outputs hidden"], Float[Tensor, " outputs"]
-]:
-    """Weights and biases of a decoder's two layers as they are used; raw density is the first output."""
-    first, last = decoder.net[0], decoder.net[2]
-    assert isinstance(first, EqualizedLinear)
-    assert isinstance(last, EqualizedLinear)
-    gain = torch.ones_like(last.bias)
-    gain[0] = decoder.density_gain
-    return (
-        first.weight * first.weight_gain,
-        first.bias * first.bias_gain,
-        last.weight * (gain[:, None] * last.weight_gain),
-        last.bias * (gain * last.bias_gain),
-    )
+def _skip(raw: RawPicture, profile: Profile) -> Tensor:
+    """The picture that super-resolution adds to."""
+    return torch.cat([raw.rgb, 2 * raw.alpha - 1], 1) if profile.alpha else raw.rgb
 
 
 def march(
@@ -110,5 +119,5 @@ def march(
     Without random numbers samples are where they are in films.
     """
     if learnt is not None and learnt.why_not(generator.profile.render, planes) is None:
-        return learnt.render_learnt(planes, layers_of(generator.decoder), rays, generator.profile.render, jitter, u)
+        return learnt.render_learnt(planes, generator.decoder.layers(), rays, generator.profile.render, jitter, u)
     return generator.render_rays(planes, rays, deterministic=True, jitter=jitter, u=u)

@@ -17,12 +17,17 @@ from talk3d.prior.synthesis import SynthesisBlock, SynthesisLayer, ToRGBLayer, u
 # Convolutions fill vector registers sixteen channels at a time; fewer take as long.
 _LANES = 16
 
+CPU = torch.device("cpu")
 
-def faster_precision() -> torch.dtype:
-    """bfloat16 where this processor multiplies it by itself (AVX-512 BF16 or AMX), else float32: emulated, it is slower.
+
+def faster_precision(device: torch.device = CPU) -> torch.dtype:
+    """bfloat16 where the processor multiplies it by itself (AVX-512 BF16 or AMX; CUDA from Ampere on), else float32: emulated,
+    it is slower.
 
     It is not measured, so that one machine always gives the same pictures.
     """
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
     able = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
     return torch.bfloat16 if any(check is not None and check() for check in able) else torch.float32
 

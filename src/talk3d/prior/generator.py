@@ -22,8 +22,11 @@ from talk3d.camera import Orbit, camera_label
 from talk3d.errors import ArtifactError, CheckpointError, ConfigError
 from talk3d.prior.superres import EG3D_8XDC, SuperResolution, SuperResolutionConfig, eg3d_superresolution
 from talk3d.prior.synthesis import EqualizedLinear, MappingNetwork, NoiseMode, SynthesisNetwork
+from talk3d.render import gpu
+from talk3d.render.layers import Layers
 from talk3d.render.rays import Rays, generate_rays
 from talk3d.render.reference import PlaneAxes, Rendering, RenderOptions, render, sample_planes
+from talk3d.render.selfcheck import is_trusted
 
 
 @dataclass(frozen=True)
@@ -306,6 +309,20 @@ class Decoder(nn.Module):
         sigma = out[..., :1] if self.density_gain == 1 else out[..., :1] * self.density_gain
         return out[..., 1:].sigmoid() * 1.002 - 0.001, sigma
 
+    def layers(self) -> Layers:
+        """The same with all gains as part of the weights, for the fast renderers; gradients reach the stored weights."""
+        first, last = self.net[0], self.net[2]
+        assert isinstance(first, EqualizedLinear)
+        assert isinstance(last, EqualizedLinear)
+        gain = last.weight.new_ones(len(last.bias))
+        gain[0] = self.density_gain
+        return Layers(
+            first.weight * first.weight_gain,
+            first.bias * first.bias_gain,
+            last.weight * last.weight_gain * gain[:, None],
+            last.bias * last.bias_gain * gain,
+        )
+
 
 class Backbone(nn.Module):
     """Mapping and synthesis under EG3D's names."""
@@ -415,10 +432,16 @@ class Generator(nn.Module):
         """Render chosen rays; ``deterministic`` None means random samples in training mode only.
 
         ``jitter`` and ``u`` (0..1) place the coarse samples and the fine ones; one ``u`` for all serves comparisons with
-        other implementations.
+        other implementations. On a CUDA device the kernels draw, where they are found to do what the plain code does.
         """
         fixed = not self.training if deterministic is None else deterministic
         options = self.profile.render
+        if gpu.why_not(planes, rays, options) is None:
+            layers = self.decoder.layers()
+            if is_trusted(planes, layers, rays, options):
+                return gpu.render_gpu(
+                    planes, layers, rays, options, deterministic=fixed, generator=generator, jitter=jitter, u=u
+                )
         return render(planes, self.decoder, rays, options, deterministic=fixed, generator=generator, jitter=jitter, u=u)
 
     def render(

@@ -117,24 +117,8 @@ def render(
     either. Gradients reach planes, decoder and rays through colours and densities, never through the choice of
     depths.
     """
-    near, far = limits(rays, options)
-    shape, like = rays.origins.shape[:2], rays.origins
-
-    def numbers(given: float | Tensor | None, count: int) -> Tensor:
-        """Numbers in 0..1 for each ray, [B, R, count]; None means random ones."""
-        if isinstance(given, Tensor):
-            return given
-        if given is not None:
-            return like.new_full((*shape, count), given)
-        return torch.rand(*shape, count, generator=generator, dtype=like.dtype, device=like.device)
-
+    depths, quantiles = places_along(rays, options, deterministic=deterministic, generator=generator, jitter=jitter, u=u)
     count = options.samples_fine
-    if deterministic and jitter is None:
-        jitter = 0.5
-    if deterministic and u is None:
-        u = ((torch.arange(count, device=like.device) + 0.5) / count).to(like.dtype).expand(*shape, count)
-    depths = stratified_depths(near, far, numbers(jitter, options.samples_coarse), disparity=options.disparity)
-    quantiles = numbers(u, count)
     # Fine samples lie between coarse ones, so these are the limits of all samples of the batch.
     nearest, farthest = depths.detach().amin(), depths.detach().amax()
 
@@ -166,6 +150,36 @@ def render(
     ]
     features, depth, alpha = (torch.cat(values, dim=1) for values in zip(*parts, strict=True))
     return Rendering(finish_features(features, alpha, options.white_back), depth[..., None], alpha[..., None])
+
+
+def places_along(
+    rays: Rays,
+    options: RenderOptions,
+    *,
+    deterministic: bool,
+    generator: torch.Generator | None = None,
+    jitter: float | Float[Tensor, "batch rays coarse"] | None = None,
+    u: float | Float[Tensor, "batch rays fine"] | None = None,
+) -> tuple[Float[Tensor, "batch rays coarse"], Float[Tensor, "batch rays fine"]]:
+    """The depths of the coarse samples, and the quantiles (0..1) of the fine ones; arguments are those of `render`."""
+    near, far = limits(rays, options)
+    shape, like = rays.origins.shape[:2], rays.origins
+
+    def numbers(given: float | Tensor | None, count: int) -> Tensor:
+        """Numbers in 0..1 for each ray, [B, R, count]; None means random ones."""
+        if isinstance(given, Tensor):
+            return given
+        if given is not None:
+            return like.new_full((*shape, count), given)
+        return torch.rand(*shape, count, generator=generator, dtype=like.dtype, device=like.device)
+
+    count = options.samples_fine
+    if deterministic and jitter is None:
+        jitter = 0.5
+    if deterministic and u is None:
+        u = ((torch.arange(count, device=like.device) + 0.5) / count).to(like.dtype).expand(*shape, count)
+    depths = stratified_depths(near, far, numbers(jitter, options.samples_coarse), disparity=options.disparity)
+    return depths, numbers(u, count)
 
 
 def _decode_along(planes: Tensor, decoder: Decode, rays: Rays, depths: Tensor, options: RenderOptions) -> tuple[Tensor, Tensor]:

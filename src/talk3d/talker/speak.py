@@ -15,7 +15,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from .. import __version__
@@ -27,6 +27,7 @@ from ..capture.artifact import Capture
 from ..capture.frames import warp_plate
 from ..errors import ConfigError, NoAudioError
 from ..prior import fast
+from ..prior.folded import CPU
 from ..prior.generator import Generator, Picture, Profile, composite
 from ..prior.subject import Subject
 from ..video.clock import AUDIO_RATE, FPS, SAMPLES_PER_FRAME
@@ -42,6 +43,7 @@ from .drive import ORBIT_SECONDS, SOURCE, Blinks, Camera, Drive, Motion
 from .live import LiveConfig
 from .tokens import Conditions
 from .unet import Trunk
+from .wayback import WayBack
 
 BATCH = 8
 """Frames drawn together."""
@@ -107,6 +109,7 @@ class Speaker:
     Args:
         path: the avatar file.
         plain: draw with the plain modules that everything was trained with, not with their fast twins.
+        device: what draws. What it is told, and the frames that come back, are on the CPU.
 
     Raises:
         ArtifactError: it is missing, damaged, or something else.
@@ -115,9 +118,9 @@ class Speaker:
     slow: str | None
     """Why the fast twins do not draw this avatar, other than that it was asked for."""
 
-    def __init__(self, path: Path, plain: bool = False):
+    def __init__(self, path: Path, plain: bool = False, device: torch.device = CPU):
         artifact = AvatarArtifact.open(path)
-        self.artifact = artifact
+        self.artifact, self.device = artifact, device
         config = artifact.config
         profile = Profile.from_json(config["profile"])
         self.profile = profile
@@ -132,10 +135,10 @@ class Speaker:
         ):
             prefix = name + "."
             module.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
-            module.eval().requires_grad_(False)
+            module.eval().requires_grad_(False).to(device)
         self.generator.eval()
         person = artifact.tensors("person.safetensors")
-        self.planes, self.ws = person["planes"], person["ws"]
+        self.planes, self.ws = person["planes"].to(device), person["ws"].to(device)
         # Only of our own captures: what an imported avatar's tokens are told is stored as it is.
         self.landmark_scale, self.pose_offset = person.get("landmark_scale"), person.get("pose_offset")
         tracks = [person[name] for name in ("yaw", "pitch", "blink", "crop_from_source")]
@@ -144,10 +147,13 @@ class Speaker:
         self.plate = _plate(artifact) if profile.alpha else None
         with torch.inference_mode():
             self.trunk: Trunk = self.network.unet.trunk(self.planes)
-        self.slow = fast.why_not(self.generator)
-        self.painter: fast.FastPainter | None = None
+        self.slow = fast.why_not(self.generator) if device == CPU else None
+        self.painter: fast.FastPainter | fast.DevicePainter | None = None
         self.mover: folded.FoldedDelta | None = None
-        if not plain and self.slow is None:
+        self.way_back = None if device == CPU else WayBack()
+        if not plain and device != CPU:
+            self.painter = fast.DevicePainter(self.generator, self.ws)
+        elif not plain and self.slow is None:
             self.painter = fast.FastPainter(self.generator, self.ws)
             if folded.why_not(self.network.config.unet) is None:
                 self.mover = folded.FoldedDelta(self.network, self.planes, self.trunk, self.painter.dtype)
@@ -209,10 +215,11 @@ class Speaker:
             ConfigError: the avatar was imported, and `lips` is not 1.
         """
         self.require_scalable(lips)
-        code = self.network.encoder.hear(audio)
+        code = self.network.encoder.hear(audio.to(self.device))
         if lips != 1:
             code = self.network.encoder.exaggerate(code, lips)
-        return Conditions(code, motion.blink, rotation=motion.rotation, landmark=motion.landmark)
+        told = (value.to(self.device) for value in (motion.blink, motion.rotation, motion.landmark))
+        return Conditions(code, *told)
 
     def require_scalable(self, lips: float) -> None:
         """Raises:
@@ -232,9 +239,10 @@ class Speaker:
     ) -> Picture:
         """The head alone, from the given angles (radians)."""
         orbit, count = self.profile.orbit, len(planes)
+        camera = orbit.pose(yaw, pitch).to(self.device), orbit.intrinsics().to(self.device).expand(count, 3, 3)
         if self.painter:
-            return self.painter(planes, orbit.pose(yaw, pitch), orbit.intrinsics().expand(count, 3, 3))
-        raw = self.generator.render(planes, orbit.pose(yaw, pitch), orbit.intrinsics().expand(count, 3, 3), deterministic=True)
+            return self.painter(planes, *camera)
+        raw = self.generator.render(planes, *camera, deterministic=True)
         return Picture(self.generator.superresolve(raw.features, raw.rgb, raw.alpha, self.ws.expand(count, -1, -1)), raw)
 
     @torch.inference_mode()
@@ -255,12 +263,11 @@ class Speaker:
         """
         yaw, pitch = (motion.yaw, motion.pitch) if camera is None else camera.unbind(-1)
         groups = torch.arange(len(audio)).split(GROUP if self.painter else len(audio))
-        return np.concatenate(
-            [
-                self.finish(self.look(self.move(audio[some], motion[some], lips), yaw[some], pitch[some]), motion[some])
-                for some in groups
-            ]
+        drawn = (
+            self._finished(self.look(self.move(audio[some], motion[some], lips), yaw[some], pitch[some]), motion[some])
+            for some in groups
         )
+        return np.concatenate(list(self.way_back.bring(drawn)) if self.way_back else [some.numpy() for some in drawn])
 
     def stream(
         self, chunks: Iterable[np.ndarray], config: SpeakConfig | None = None, live: LiveConfig | None = None
@@ -286,6 +293,10 @@ class Speaker:
     @torch.inference_mode()
     def finish(self, picture: Picture, motion: Motion) -> np.ndarray:
         """Frames [B, S, S, 3] uint8 of heads that were looked at, over the plate where the head has alpha."""
+        return self._finished(picture, motion).cpu().numpy()
+
+    def _finished(self, picture: Picture, motion: Motion) -> UInt8[Tensor, "batch size size 3"]:
+        """See `finish`; where they were drawn."""
         image = picture.image
         if self.plate is not None:
             plates = np.stack([warp_plate(self.plate, c.double().numpy(), self.size) for c in motion.crop_from_source])
@@ -293,8 +304,9 @@ class Speaker:
             # behind a head must not breathe with its lips.
             alpha = image[:, 3:].clamp(-1, 1)
             head = torch.cat([torch.minimum(image[:, :3].clamp(min=-1), alpha), alpha], 1)
-            image = composite(head, torch.from_numpy(plates).permute(0, 3, 1, 2).float() / 127.5 - 1)
-        return ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+            behind = torch.from_numpy(plates).to(self.device)
+            image = composite(head, behind.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        return ((image.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).contiguous()
 
 
 def _plate(artifact: AvatarArtifact) -> np.ndarray:
