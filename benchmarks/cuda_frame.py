@@ -79,11 +79,9 @@ def check(name: str, device: torch.device) -> bool:
         options, resolution = dataclasses.replace(options, samples_coarse=5, samples_fine=4), 4
     seen = generate_rays(*cameras(generator.profile, 1, device), resolution)
     rays = Rays(seen.origins.clone().requires_grad_(), seen.directions.clone().requires_grad_())
-    layers = gpu.Layers(*(x.detach().clone().requires_grad_() for x in vars(generator.decoder.layers()).values()))
+    layers = gpu.Layers(*(x.detach().clone().requires_grad_() for x in generator.decoder.layers()))
     planes = planes.clone().requires_grad_()
-    leaves = {"planes": planes, "origins": rays.origins, "directions": rays.directions} | {
-        field.name: getattr(layers, field.name) for field in dataclasses.fields(layers)
-    }
+    leaves = {"planes": planes, "origins": rays.origins, "directions": rays.directions} | layers._asdict()
     right = True
 
     def say(what: str, found: float, allowed: float) -> None:
@@ -93,7 +91,7 @@ def check(name: str, device: torch.device) -> bool:
 
     with torch.no_grad():
         ours = gpu.render_gpu(planes, layers, rays, options, deterministic=True)
-        theirs = render(planes, layers, rays, options, deterministic=True)
+        theirs = render(planes, layers.decode, rays, options, deterministic=True)
     for field in ("features", "depth", "alpha"):
         difference = (getattr(ours, field) - getattr(theirs, field)).abs()
         say(f"mean difference of {field}", float(difference.mean()), VALUES)
@@ -106,7 +104,7 @@ def check(name: str, device: torch.device) -> bool:
         return torch.autograd.grad((values * weights).sum(), list(leaves.values()))
 
     mine = gradients(gpu.render_gpu(planes, layers, rays, fixed, deterministic=True))
-    plain = gradients(render(planes, layers, rays, fixed, deterministic=True))
+    plain = gradients(render(planes, layers.decode, rays, fixed, deterministic=True))
     for what, a, b in zip(leaves, mine, plain, strict=True):
         say(f"difference of gradients to {what}", float((a - b).norm() / b.norm()), GRADIENTS)
     return right

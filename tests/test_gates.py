@@ -12,7 +12,7 @@ from talk3d.camera import Orbit
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-UNCHECKED = {"talk3d.heads.raster", "talk3d.render.compiled", "talk3d.render.kernels"}
+UNCHECKED = {"talk3d.heads.raster", "talk3d.render.backward", "talk3d.render.compiled", "talk3d.render.kernels"}
 """Modules that cannot be checked at run time."""
 
 

@@ -1,6 +1,7 @@
 """A run's state, log, and several processes."""
 
 import json
+import platform
 import subprocess
 import sys
 import time
@@ -195,3 +196,25 @@ def test_a_gpu_is_only_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert chosen_device("auto") == chosen_device("cuda") == torch.device("cuda")
     assert chosen_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries decide this by themselves")
+def test_kept_memory_is_not_asked_for_again() -> None:
+    """In a process of its own: it is never taken back."""
+    script = (
+        "import resource, torch\n"
+        "from talk3d.runs import keep_memory\n"
+        "def faults():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    for _ in range(3):\n"
+        "        [torch.ones(2**22) for _ in range(4)]\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "given_back = faults()\n"
+        "keep_memory()\n"
+        "faults()\n"
+        "print(given_back, faults())\n"
+    )
+    output = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    given_back, kept = map(int, output.split())
+    assert given_back > 4096, "each piece is 16 MiB of fresh pages"
+    assert kept < given_back / 10

@@ -8,6 +8,7 @@ and the first one writes.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import hashlib
 import json
@@ -15,7 +16,7 @@ import math
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,7 @@ from .partials import write_whole
 
 STATE = "training.safetensors"
 LOG = "log.jsonl"
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # of mallopt(3)
 HARMLESS = frozenset({"tensorboard", "save_every", "sample_every"})
 """Settings that may change when a run is continued: no weight depends on them."""
 
@@ -111,6 +113,18 @@ def chosen_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
             "a driver for it."
         )
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def keep_memory() -> None:
+    """Let this process keep what it frees, for its next step.
+
+    A step asks for a gigabyte in pieces; to get them from the system anew, page by page, takes a tenth of its time. Only where
+    the C library is glibc; elsewhere nothing happens.
+    """
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL("libc.so.6")
+        for name, value in ((_TRIM_THRESHOLD, 2**31 - 1), (_MMAP_MAX, 0), (_TOP_PAD, 2**28)):
+            library.mallopt(name, value)
 
 
 class Every:

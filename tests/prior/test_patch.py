@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from talk3d.prior import patch as patches
 from talk3d.prior.generator import MINI, Generator, composite
 from talk3d.prior.patch import BORDER, Patch, Windows, picture_losses, render_patch
 from talk3d.prior.superres import SuperResolutionConfig
@@ -39,8 +40,7 @@ def generator(monkeypatch: pytest.MonkeyPatch) -> Generator:
         for block in (generator.superresolution.block0, generator.superresolution.block1):
             for parameter in block.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
-    render_rays = generator.render_rays
-    monkeypatch.setattr(generator, "render_rays", lambda planes, rays, *_, **__: render_rays(planes, rays, True))
+    monkeypatch.setattr(patches, "march", lambda generator, planes, rays, *_: generator.render_rays(planes, rays, True))
     return generator
 
 

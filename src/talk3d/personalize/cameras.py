@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..capture.frames import Views
+from ..prior.fast import march
 from ..prior.generator import Generator
 from ..render.rays import rays_through
 
@@ -86,7 +87,7 @@ def _refine(generator: Generator, planes: Tensor, views: Views, yaw: Tensor, pit
         uv = torch.stack([pixels % size + 0.5, pixels // size + 0.5], -1) / size
         cameras = profile.orbit.pose(yaw + angles[0], pitch + angles[1])
         shared = planes.expand(count, -1, -1, -1, -1)
-        seen = generator.render_rays(shared, rays_through(cameras, intrinsics, uv), deterministic=True)
+        seen = march(generator, shared, rays_through(cameras, intrinsics, uv))
         drawn = torch.cat([seen.features[..., :3], 2 * seen.alpha - 1], -1)
         wanted = small.flatten(2).mT.gather(1, pixels[..., None].expand(-1, -1, 4))
         loss = (drawn - wanted).abs().mean((1, 2)) + config.anchor_weight * angles.square().sum(0)

@@ -20,6 +20,7 @@ from ..capture.frames import PersonFrames, free_frames, spread_frames
 from ..errors import ArtifactError, ConfigError
 from ..prior.generator import Generator, LoadedPrior
 from ..prior.subject import save_subject
+from ..runs import keep_memory
 from .cameras import CameraConfig, refine_cameras
 from .invert import InvertConfig, invert
 from .preview import Preview
@@ -112,6 +113,7 @@ def personalize(
             f"The pictures of the prior `{prior.profile.name}` carry no alpha, so a person cannot be told from a background in "
             "them, and personalising needs that. Use the shipped prior, or one made by `talk3d prior train --heads`."
         )
+    keep_memory()
     chosen = choose_frames(capture, config.frames, free)
     refined = spread_frames(free, capture.resolution, config.cache_gigabytes)
     frames = PersonFrames.cached(capture, cache, start, stop, np.union1d(refined, chosen))

@@ -58,7 +58,7 @@ def tune(
     parameters = [*tuned.backbone.synthesis.parameters(), *tuned.decoder.parameters()]
     for parameter in parameters:
         parameter.requires_grad_(True)
-    optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
+    optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)
     ws_all = inversion.ws(profile.num_ws)
     for step in range(config.steps):
         rng = np.random.default_rng([config.seed, 2, step])

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from talk3d.prior.folded import FoldedSuperResolution, faster_precision
 from talk3d.prior.generator import Decoder, Generator, Picture, Profile, RawPicture
-from talk3d.prior.synthesis import EqualizedLinear
-from talk3d.render.rays import generate_rays
+from talk3d.render.rays import Rays, generate_rays
+from talk3d.render.reference import Rendering
 
 try:
-    from talk3d.render import fused
+    from talk3d.render import fused, learnt
 except (ImportError, RuntimeError):
     # Numba has no release for every new Python at once, and refuses to work where it can write what it compiled to no folder.
-    fused = None  # type: ignore[assignment]
+    fused = learnt = None  # type: ignore[assignment]
 
 
 def why_not(generator: Generator) -> str | None:
@@ -109,13 +109,20 @@ def _skip(raw: RawPicture, profile: Profile) -> Tensor:
 
 def two_layers(decoder: Decoder) -> "fused.TwoLayers":
     """A decoder's weights as the compiled renderer takes them."""
-    first, last = decoder.net[0], decoder.net[2]
-    assert isinstance(first, EqualizedLinear)
-    assert isinstance(last, EqualizedLinear)
-    return fused.TwoLayers.of(
-        first.weight * first.weight_gain,
-        first.bias * first.bias_gain,
-        last.weight * last.weight_gain,
-        last.bias * last.bias_gain,
-        decoder.density_gain,
-    )
+    return fused.TwoLayers.of(*decoder.layers())
+
+
+def march(
+    generator: Generator,
+    planes: Float[Tensor, "batch 3 channels height width"],
+    rays: Rays,
+    jitter: Float[Tensor, "batch rays coarse"] | None = None,
+    u: Float[Tensor, "batch rays fine"] | None = None,
+) -> Rendering:
+    """What `Generator.render_rays` gives for these random numbers, with gradients, by whichever twin is faster.
+
+    Without random numbers samples are where they are in films.
+    """
+    if learnt is not None and learnt.why_not(generator.profile.render, planes) is None:
+        return learnt.render_learnt(planes, generator.decoder.layers(), rays, generator.profile.render, jitter, u)
+    return generator.render_rays(planes, rays, deterministic=True, jitter=jitter, u=u)

@@ -309,7 +309,7 @@ class Decoder(nn.Module):
         return out[..., 1:].sigmoid() * 1.002 - 0.001, sigma
 
     def layers(self) -> gpu.Layers:
-        """The same with all gains as part of the weights, for the kernels; gradients reach the stored weights."""
+        """The same with all gains as part of the weights, as fast twins take it; gradients reach the stored weights."""
         first, last = self.net[0], self.net[2]
         assert isinstance(first, EqualizedLinear)
         assert isinstance(last, EqualizedLinear)
@@ -318,8 +318,8 @@ class Decoder(nn.Module):
         return gpu.Layers(
             first.weight * first.weight_gain,
             first.bias * first.bias_gain,
-            last.weight * last.weight_gain * gain[:, None],
-            last.bias * last.bias_gain * gain,
+            last.weight * (gain[:, None] * last.weight_gain),
+            last.bias * (gain * last.bias_gain),
         )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..losses import l1, structure
 from ..render.rays import Rays, rays_through
+from .fast import march
 from .generator import Generator, composite
 from .superres import BORDER
 
@@ -123,7 +124,7 @@ def render_patch(
         return drawn[first : first + count]
 
     coarse, fine = places(options.samples_coarse), places(options.samples_fine)
-    seen = generator.render_rays(planes, rays, deterministic=False, jitter=coarse, u=fine)
+    seen = march(generator, planes, rays, coarse, fine)
     square = (windows.side, windows.side)
     features, depth, alpha = (value.mT.unflatten(2, square) for value in (seen.features, seen.depth, seen.alpha))
     final = None

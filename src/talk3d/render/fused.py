@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt64
 from torch import Tensor
 
 from talk3d.render.compiled import render_rays
@@ -20,7 +20,7 @@ from talk3d.render.volume import finish_features
 # Rays that one thread takes at a time.
 _RAYS = 512
 # Coarse samples below which importance sampling has no bins.
-_FEWEST = 4
+FEWEST = 4
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class TwoLayers:
     features: int
     """How many there really are."""
 
+    @property
+    def layers(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.float32, np.ndarray, np.ndarray]:
+        """As the compiled code takes them."""
+        return self.first, self.first_bias, self.density, self.density_bias, self.colour, self.colour_bias
+
     @classmethod
     def of(
         cls,
@@ -49,9 +54,8 @@ class TwoLayers:
         first_bias: Float[Tensor, " hidden"],
         last: Float[Tensor, "outputs hidden"],
         last_bias: Float[Tensor, " outputs"],
-        density_gain: float,
     ) -> "TwoLayers":
-        """From the layers as they are used: for the mean of the lookups; the first output is raw density over its gain."""
+        """From the layers as they are used: for the mean of the lookups; the first output is the raw density."""
 
         def filled(x: Tensor) -> np.ndarray:
             return np.pad(x.detach().float().numpy(), [(0, -size % 4) for size in x.shape])
@@ -59,8 +63,8 @@ class TwoLayers:
         return cls(
             first=filled(first / 3),
             first_bias=filled(first_bias),
-            density=filled(last[0] * density_gain),
-            density_bias=np.float32(float(last_bias[0]) * density_gain),
+            density=filled(last[0]),
+            density_bias=np.float32(last_bias[0].item()),
             colour=filled(last[1:]),
             colour_bias=filled(last_bias[1:]),
             features=len(last) - 1,
@@ -69,8 +73,8 @@ class TwoLayers:
 
 def why_not(options: RenderOptions) -> str | None:
     """Why these options need the reference; None if they do not."""
-    if options.samples_fine > 0 and options.samples_coarse < _FEWEST:
-        return f"importance sampling needs at least {_FEWEST} coarse samples"
+    if options.samples_fine > 0 and options.samples_coarse < FEWEST:
+        return f"importance sampling needs at least {FEWEST} coarse samples"
     return None
 
 
@@ -92,6 +96,51 @@ def texel_planes(batch: int, channels: int, height: int, width: int) -> Float[Te
     return storage.permute(0, 1, 4, 2, 3)[..., :width]
 
 
+def even_quantiles(count: int) -> Float[Tensor, " count"]:
+    """Where fine samples are when none is random."""
+    return (torch.arange(count) + 0.5) / max(count, 1)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Planes as the compiled code reads them."""
+
+    planes: Float[Tensor, "batch 3 channels height width"]
+    """Laid out as `texel_planes` does."""
+    texels: list[Float[np.ndarray, " numbers"]]
+    """Of each picture: the memory in which its planes lie."""
+    size: tuple[int, int, int, np.float32, int, int, int]
+    """Height, width, channels, what makes a side of the box one, and from one texel, row and plane to the next."""
+    axes: UInt64[np.ndarray, "3 2"]
+    """World axes along each plane's width and height."""
+
+    @classmethod
+    def of(cls, planes: Float[Tensor, "batch 3 channels height width"], options: RenderOptions) -> "Layout":
+        """Planes made by `texel_planes` are read in place, others are copied there first; once, if one serves all pictures."""
+        batch, _, channels, height, width = planes.shape
+        planes = planes.detach()
+        if planes.dtype != torch.float32 or planes.stride(2) != 1:
+            own = planes if planes.stride(0) else planes[:1]
+            planes = texel_planes(len(own), channels, height, width).copy_(own).expand(batch, -1, -1, -1, -1)
+        _, next_plane, _, next_row, next_texel = planes.stride()
+        size = (height, width, channels, np.float32(1 / options.box_warp), next_texel, next_row, next_plane)
+        return cls(planes, _memory_of(planes), size, np.array(PLANE_AXES[options.plane_axes], np.uintp))
+
+    def like(self) -> tuple[Float[Tensor, "batch 3 channels height width"], list[Float[np.ndarray, " numbers"]]]:
+        """Planes of zeros that lie as these do, and their memory."""
+        # Given planes may be one that serves all pictures; gradients are each picture's own.
+        memory = torch.zeros(len(self.planes), len(self.texels[0]))
+        zeros = memory.as_strided(self.planes.shape, (memory.shape[1], *self.planes.stride()[1:]))
+        return zeros, list(memory.numpy())
+
+
+def _memory_of(planes: Tensor) -> list[np.ndarray]:
+    _, channels, height, width = planes.shape[1:]
+    _, next_plane, _, next_row, next_texel = planes.stride()
+    count = 2 * next_plane + (height - 1) * next_row + (width - 1) * next_texel + channels
+    return [torch.as_strided(one, (count,), (1,)).numpy() for one in planes]
+
+
 def render_fused(
     planes: Float[Tensor, "batch 3 channels height width"], decoder: TwoLayers, rays: Rays, options: RenderOptions
 ) -> Rendering:
@@ -101,34 +150,34 @@ def render_fused(
     as torch uses, whose number changes nothing.
     """
     assert why_not(options) is None
-    batch, _, channels, height, width = planes.shape
-    if planes.dtype != torch.float32 or planes.stride(2) != 1:
-        planes = texel_planes(batch, channels, height, width).copy_(planes)
-    planes = planes.detach()
-    _, next_plane, _, next_row, next_texel = planes.stride()
-    count = 2 * next_plane + (height - 1) * next_row + (width - 1) * next_texel + channels
-    texels = [torch.as_strided(one, (count,), (1,)).numpy() for one in planes]
+    layout, batch = Layout.of(planes, options), len(planes)
     near, far = limits(rays, options)
     shape = rays.origins.shape[:2]
     middle = rays.origins.new_full((*shape, options.samples_coarse), 0.5)
     depths = stratified_depths(near, far, middle, disparity=options.disparity)
     nearest, farthest = float(depths.amin()), float(depths.amax())
-    fine = options.samples_fine
-    u = ((torch.arange(fine) + 0.5) / fine).float().numpy() if fine else np.zeros(0, np.float32)
+    u = even_quantiles(options.samples_fine).numpy()[None]
     origins, directions, depths_given = (
         x.detach().contiguous().float().numpy() for x in (rays.origins, rays.directions, depths)
     )
     features = np.empty((*shape, decoder.features), np.float32)
     alpha, depth = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    axes = np.array(PLANE_AXES[options.plane_axes], np.uintp)
-    size = (height, width, channels, np.float32(1 / options.box_warp), next_texel, next_row, next_plane)
-    layers = (decoder.first, decoder.first_bias, decoder.density, decoder.density_bias, decoder.colour, decoder.colour_bias)
 
     def some(piece: tuple[int, int]) -> None:
         b, start = piece
         part = slice(start, start + _RAYS)
         given = (origins[b, part], directions[b, part], depths_given[b, part])
-        render_rays(texels[b], size, axes, *given, u, layers, features[b, part], alpha[b, part], depth[b, part])
+        render_rays(
+            layout.texels[b],
+            layout.size,
+            layout.axes,
+            *given,
+            u,
+            decoder.layers,
+            features[b, part],
+            alpha[b, part],
+            depth[b, part],
+        )
 
     pieces = [(b, start) for b in range(batch) for start in range(0, shape[1], _RAYS)]
     threads = min(torch.get_num_threads(), len(pieces))

@@ -7,7 +7,7 @@ chooses depths by them, and the kernel samples, decodes and marches all of them 
 import functools
 import importlib.util
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -27,8 +27,7 @@ _RAYS = 16
 _COPIES = 64
 
 
-@dataclass(frozen=True)
-class Layers:
+class Layers(NamedTuple):
     """A decoder ``last @ softplus(first @ x + first_bias) + last_bias`` as it is used, for the mean x of the planes' lookups.
 
     The first output is raw density, the others are colour features before their sigmoid. Gradients reach all four.
@@ -39,7 +38,7 @@ class Layers:
     last: Float[Tensor, "outputs hidden"]
     last_bias: Float[Tensor, " outputs"]
 
-    def __call__(
+    def decode(
         self, x: Float[Tensor, "batch points channels"]
     ) -> tuple[Float[Tensor, "batch points features"], Float[Tensor, "batch points 1"]]:
         """The plain form, which is what `reference.render` takes for a decoder."""

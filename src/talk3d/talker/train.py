@@ -26,7 +26,7 @@ from ..errors import ConfigError
 from ..prior.generator import Generator
 from ..prior.patch import render_patch
 from ..prior.subject import Subject
-from ..runs import STATE, Every, Run, Workers, finish_gradients, follow
+from ..runs import STATE, Every, Run, Workers, finish_gradients, follow, keep_memory
 from ..video.clock import SAMPLES_PER_FRAME
 from .clip import CameraCorrections
 from .config import TrainConfig
@@ -37,6 +37,7 @@ from .material import Material, last_learnt, learnable
 from .modes import EXPRESSIONS
 from .objective import Objective, Step
 from .preview import Preview
+from .quick import delta_of
 from .reader import SyncJudge, filmed_mouths, learn_to_read
 from .unet import UNetConfig
 from .validate import Validation, is_due
@@ -127,6 +128,7 @@ class Training:
     ) -> None:
         self.subject, self.config, self.progress, self.workers = subject, config, progress, workers
         device = workers.device
+        keep_memory()
         torch.manual_seed(config.seed)
         with workers.first_goes_first():
             material = self.material = Material.of(capture, subject, run / "frames", config)
@@ -141,6 +143,7 @@ class Training:
                 config.told > 0,
             )  # fmt: skip
         self.talker = Talker(network.to(device), generator.to(device), material.landmark_scale)
+        self.delta = delta_of(network, torch.bfloat16 if config.bfloat16 else torch.float32)
         self.average, self.best = copy.deepcopy(self.talker), copy.deepcopy(self.talker)
         self.corrections = CameraCorrections(len(material.shapes), material.learnt).to(device)
         special = {
@@ -153,7 +156,7 @@ class Training:
         }
         self.groups = {"network": _all_but(network, special), **special}
         self.optimizer = torch.optim.Adam(
-            [{"params": group, "name": name} for name, group in self.groups.items()], betas=(0.9, 0.99)
+            [{"params": group, "name": name} for name, group in self.groups.items()], betas=(0.9, 0.99), fused=True
         )
         self.objective = _objective(capture, material, generator, config, progress).to(device)
         self.planes, self.ws = subject.planes.to(device), subject.ws.to(device)
@@ -232,16 +235,16 @@ class Training:
         """This process's share of a batch, drawn with the present weights."""
         config, device, material = self.config, self.workers.device, self.material
         network, generator = self.talker.network, self.talker.generator
-        encoder, unet, orbit = network.encoder, network.unet, generator.profile.orbit
+        encoder, orbit = network.encoder, generator.profile.orbit
         mine = self.workers.share(config.frames_per_step)
         batch = material.batch(config, generator.profile.neural_resolution, mine, rng)
 
         codes = encoder.hear(batch.sound.to(device))
         shapes = material.shapes[batch.heard_at].to(device)
         heard = material.conditions.at(batch.index, torch.where(batch.told.to(device), encoder.tell(codes, shapes), codes))
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-            delta = network(unet.trunk(self.planes), heard).float()
-        planes, residual = self.planes + delta, self.corrections(batch.index)
+        delta = self.delta(self.planes, heard)
+        planes = torch.add(self.planes, delta, alpha=float(network.unet.scale))
+        residual = self.corrections(batch.index)
         pose = heard.rotation + residual
         cameras = orbit.pose(*pose.unbind(-1))
         patch = render_patch(
@@ -251,7 +254,7 @@ class Training:
         views = material.views(batch.index).to(device)
         return Step(
             number=self.step, index=batch.index.to(device), patch=patch, windows=batch.windows, views=views, planes=planes,
-            delta=delta / unet.scale, cam2world=cameras, pose=pose, residual=residual,
+            delta=delta, cam2world=cameras, pose=pose, residual=residual,
             outline=material.lip_masks(batch.index, views.target.shape[-1]).to(device), mouths=batch.mouths.to(device),
             tokens=encoder(heard) if config.weights.smoothness else None, heard=encoder.lips(codes), shapes=shapes,
             own_sound=batch.heard_at == batch.index,
