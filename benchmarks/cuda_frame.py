@@ -6,7 +6,7 @@
 
 Only `table` needs a card. Without one, `check` runs at tiny size in Triton's interpreter, which TRITON_INTERPRET=1 asks for.
 `mini` is the shipped prior, `full` has random weights. Frames begin with planes that are there already. A graph is the whole of
-such a frame, captured once and replayed.
+such a frame, captured once and replayed. Convolutions in float32 take TensorFloat-32 factors, as is PyTorch's default.
 """
 
 import argparse
