@@ -46,19 +46,16 @@ class Scene:
 
     def leaves(self) -> dict[str, Tensor]:
         """Everything that has gradients, by name."""
-        layers = self.decoder.layers()
-        values = (
-            self.planes, self.rays.origins, self.rays.directions,
-            layers.first, layers.first_bias, layers.last, layers.last_bias,
-        )  # fmt: skip
+        values = (self.planes, self.rays.origins, self.rays.directions, *self.decoder.layers())
         return {name: value.detach().clone() for name, value in zip(LEAVES, values, strict=True)}
 
 
 def drawn(way: str, leaves: dict[str, Tensor], options: RenderOptions, **places: Tensor | float) -> Rendering:
     """Seen by the kernels, or by the reference; where the samples lie is given, or else in the middle."""
     layers, rays = Layers(*(leaves[name] for name in LEAVES[3:])), Rays(leaves["origins"], leaves["directions"])
-    function = gpu.render_gpu if way == "kernels" else render
-    return function(leaves["planes"], layers, rays, options, deterministic=not places, **places)  # type: ignore[operator]
+    if way == "kernels":
+        return gpu.render_gpu(leaves["planes"], layers, rays, options, deterministic=not places, **places)
+    return render(leaves["planes"], layers.decode, rays, options, deterministic=not places, **places)
 
 
 def gradients(seen: Rendering, leaves: list[Tensor]) -> tuple[Tensor, ...]:
@@ -178,10 +175,10 @@ def test_how_planes_lie_in_memory_changes_nothing() -> None:
 
 def test_layers_are_the_decoder_and_pass_gradients_on() -> None:
     decoder, x = Scene.random(gain=7.0).decoder, torch.randn(2, 9, 5, device=DEVICE)
-    for ours, theirs in zip(decoder.layers()(x), decoder(x), strict=True):
+    for ours, theirs in zip(decoder.layers().decode(x), decoder(x), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     parameters = list(decoder.parameters())
-    mine = torch.autograd.grad(sum(y.sum() for y in decoder.layers()(x)), parameters)
+    mine = torch.autograd.grad(sum(y.sum() for y in decoder.layers().decode(x)), parameters)
     plain = torch.autograd.grad(sum(y.sum() for y in decoder(x)), parameters)
     for a, b in zip(mine, plain, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)

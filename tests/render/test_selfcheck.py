@@ -33,8 +33,8 @@ def scene(gradients: bool = True) -> tuple[Tensor, Layers, Rays]:
 def faulty(fault: Callable[[Tensor], Tensor]) -> Callable[..., Rendering]:
     """The reference, with something done to its features."""
 
-    def drawn(*arguments: Any, **places: Any) -> Rendering:
-        seen = render(*arguments, **places)
+    def drawn(planes: Tensor, layers: Layers, *arguments: Any, **places: Any) -> Rendering:
+        seen = render(planes, layers.decode, *arguments, **places)
         return dataclasses.replace(seen, features=fault(seen.features))
 
     return drawn

@@ -319,8 +319,8 @@ class Decoder(nn.Module):
         return Layers(
             first.weight * first.weight_gain,
             first.bias * first.bias_gain,
-            last.weight * last.weight_gain * gain[:, None],
-            last.bias * last.bias_gain * gain,
+            last.weight * (gain[:, None] * last.weight_gain),
+            last.bias * (gain * last.bias_gain),
         )
 
 

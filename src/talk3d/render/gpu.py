@@ -140,7 +140,7 @@ class _Layout:
 def _warps(sizes: dict[str, int], flags: dict[str, int]) -> int:
     """Groups of 32 threads for a program. A thread takes four channels of a lookup: of more, some repeat what others do.
     Gradients of layers, which stay in registers, need twice as many."""
-    return max(1, _RAYS * sizes["C_FILLED"] // 128) * (2 if flags.get("LAYERS") else 1)
+    return min(8, max(1, _RAYS * sizes["C_FILLED"] // 128)) * (2 if flags.get("LAYERS") else 1)
 
 
 def _sides(axes: PlaneAxes) -> dict[str, int]:

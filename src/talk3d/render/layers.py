@@ -1,14 +1,13 @@
 """A decoder's weights as fast renderers take them, all gains included."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Layers:
+class Layers(NamedTuple):
     """A decoder ``last @ softplus(first @ x + first_bias) + last_bias`` as it is used, for the mean x of the planes' lookups.
 
     The first output is raw density, the others are colour features before their sigmoid. Gradients reach all four.
@@ -19,7 +18,7 @@ class Layers:
     last: Float[Tensor, "outputs hidden"]
     last_bias: Float[Tensor, " outputs"]
 
-    def __call__(
+    def decode(
         self, x: Float[Tensor, "batch points channels"]
     ) -> tuple[Float[Tensor, "batch points features"], Float[Tensor, "batch points 1"]]:
         """The plain form, which is what `reference.render` takes for a decoder."""

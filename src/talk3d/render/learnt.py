@@ -59,8 +59,7 @@ def render_learnt(
     depths, quantiles = places_along(rays, options, deterministic=True, jitter=jitter, u=u)
     nearest, farthest = depths.amin(), depths.amax()
     features, alpha, distance = _Marched.apply(
-        planes, rays.origins, rays.directions, layers.first, layers.first_bias, layers.last, layers.last_bias, depths,
-        quantiles.sort(-1).values, options,
+        planes, rays.origins, rays.directions, *layers, depths, quantiles.sort(-1).values, options
     )  # fmt: skip
     distance = torch.where(alpha <= 0, farthest, distance).clamp(nearest, farthest)
     return Rendering(finish_features(features, alpha, options.white_back), distance[..., None], alpha[..., None])

@@ -53,7 +53,7 @@ def disagreement(
     """What is wrong with the kernels' values, or with those gradients that the tensors ask for; None if nothing is."""
     some = torch.linspace(0, rays.origins.shape[1] - 1, min(_RAYS, rays.origins.shape[1])).long()
     wanted = _wants_gradients(planes, layers, rays)
-    given = (planes[:1], rays.origins[:1, some], rays.directions[:1, some], *_tensors(layers))
+    given = (planes[:1], rays.origins[:1, some], rays.directions[:1, some], *layers)
     copies = [x.detach().clone().requires_grad_(wants) for x, wants in zip(given, wanted, strict=True)]
     leaves = [x for x in copies if x.requires_grad]
     own_planes, own_rays, own_layers = copies[0], Rays(copies[1], copies[2]), Layers(*copies[3:])
@@ -62,14 +62,14 @@ def disagreement(
     try:
         with torch.no_grad():
             kernel = render_gpu(own_planes, own_layers, own_rays, options, deterministic=True)
-            plain = render(own_planes, own_layers, own_rays, options, deterministic=True)
+            plain = render(own_planes, own_layers.decode, own_rays, options, deterministic=True)
         for name in ("features", "depth", "alpha"):
             mean = float((getattr(kernel, name) - getattr(plain, name)).abs().mean())
             if not mean <= _VALUES:
                 return f"their {name} differ from the plain code's by {mean:.2g}"
         if leaves:
             kernel = render_gpu(own_planes, own_layers, own_rays, fixed, deterministic=True)
-            plain = render(own_planes, own_layers, own_rays, fixed, deterministic=True)
+            plain = render(own_planes, own_layers.decode, own_rays, fixed, deterministic=True)
             for ours, theirs in zip(_gradients(kernel, leaves), _gradients(plain, leaves), strict=True):
                 part = float((ours - theirs).norm() / (theirs.norm() + 1e-12))
                 if not part <= _GRADIENTS:
@@ -79,13 +79,9 @@ def disagreement(
     return None
 
 
-def _tensors(layers: Layers) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return layers.first, layers.first_bias, layers.last, layers.last_bias
-
-
 def _wants_gradients(planes: Tensor, layers: Layers, rays: Rays) -> list[bool]:
     """Of planes, origins, directions and layers, in this order."""
-    tensors = (planes, rays.origins, rays.directions, *_tensors(layers))
+    tensors = (planes, rays.origins, rays.directions, *layers)
     return [torch.is_grad_enabled() and x.requires_grad for x in tensors]
 
 
