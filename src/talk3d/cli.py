@@ -190,7 +190,7 @@ def train(
     steps: int | None = None,
     capture: Path | None = None,
     loss: tuple[str, ...] = (),
-    bfloat16: bool = False,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
     overwrite: bool = False,
 ) -> None:
     """Teach the subject to speak from its own video. Interrupted? Run the same command again; it continues.
@@ -204,7 +204,7 @@ def train(
         steps: how many steps to train.
         capture: where the Capture lies now, if it was moved.
         loss: weights of losses, as NAME=WEIGHT, where they are not to be the usual ones; a wrong name lists them all.
-        bfloat16: compute in half the precision where that does no harm: faster on GPUs and on new CPUs.
+        precision: of convolutions; auto is bfloat16 where the GPU or CPU multiplies it by itself, which is faster.
         overwrite: replace an existing Avatar.
     """
     from .bench.views import note_views
@@ -223,7 +223,7 @@ def train(
     clip = Capture.open(capture or person.capture_path)
     clip.require_hash(person.capture_hash, "Subject")
     config = TrainConfig(
-        steps=steps, minutes=15.0 if minutes is None and steps is None else minutes, weights=weights, bfloat16=bfloat16
+        steps=steps, minutes=15.0 if minutes is None and steps is None else minutes, weights=weights, precision=precision
     )
     run = run_folder(output)
     with join() as workers:

@@ -26,7 +26,9 @@ from talk3d.talker.material import Material
 from talk3d.talker.objective import LossWeights
 from talk3d.talker.train import STATE, finish_run, frames_note, train_talker
 
-CONFIG = TrainConfig(steps=4, minutes=None, frames_per_step=4, listen_steps=4, superres_from=0.5, save_seconds=0.0)
+CONFIG = TrainConfig(
+    steps=4, minutes=None, frames_per_step=4, listen_steps=4, superres_from=0.5, precision="float32", save_seconds=0.0
+)
 
 
 def weights(talker: Talker) -> dict[str, torch.Tensor]:
@@ -326,7 +328,7 @@ def test_frames_in_which_the_face_is_covered_are_left_out(tiny_subject, tiny_pri
 
 def test_bfloat16_trains_nearly_alike(tiny_subject, tiny_capture, tmp_path):
     train_talker(tiny_subject, tiny_capture, tmp_path / "a", CONFIG, silent)
-    train_talker(tiny_subject, tiny_capture, tmp_path / "b", dataclasses.replace(CONFIG, bfloat16=True), silent)
+    train_talker(tiny_subject, tiny_capture, tmp_path / "b", dataclasses.replace(CONFIG, precision="bfloat16"), silent)
     exact, half = (np.array([line["final"] for line in log(tmp_path / name)]) for name in "ab")
     assert not np.array_equal(exact, half)
     np.testing.assert_allclose(half, exact, rtol=0.02)

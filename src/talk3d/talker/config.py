@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
 
 from ..errors import ConfigError
+from ..prior.folded import faster_precision
 from .audio import AudioConfig
 from .objective import LossWeights
 from .tokens import TokenConfig
@@ -47,8 +51,8 @@ class TrainConfig:
     validation: float = 0.08
     """The last eight seconds of the training part are held out, to find the best state by, if that is at most this part of it:
     of a training part of 100 seconds and more. 0 to learn from all frames of any clip, and keep the last state."""
-    bfloat16: bool = False
-    """Delta planes and super-resolution in bfloat16: faster where the processor knows it."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of convolutions of the delta planes and of super-resolution. `auto`: the faster one, which never changes on a machine."""
     cache_gigabytes: float = 2.0
     """Disk for decoded frames while training runs; of a film that needs more, evenly spread frames are learnt from."""
     strange_sound: float = 1.0
@@ -67,6 +71,10 @@ class TrainConfig:
     """From one saved state to the next: what a killed training has to repeat at most."""
     preview_seconds: float = 60.0
     """From one sheet to the next."""
+
+    def dtype(self, device: torch.device) -> torch.dtype:
+        """What convolutions compute in on a device."""
+        return faster_precision(device) if self.precision == "auto" else getattr(torch, self.precision)
 
     def __post_init__(self) -> None:
         limits = [limit for limit in (self.steps, self.minutes) if limit is not None]

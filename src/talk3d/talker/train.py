@@ -143,7 +143,8 @@ class Training:
                 config.told > 0,
             )  # fmt: skip
         self.talker = Talker(network.to(device), generator.to(device), material.landmark_scale)
-        self.delta = delta_of(network, torch.bfloat16 if config.bfloat16 else torch.float32)
+        self.dtype = config.dtype(device)
+        self.delta = delta_of(network, self.dtype)
         self.average, self.best = copy.deepcopy(self.talker), copy.deepcopy(self.talker)
         self.corrections = CameraCorrections(len(material.shapes), material.learnt).to(device)
         special = {
@@ -249,7 +250,7 @@ class Training:
         cameras = orbit.pose(*pose.unbind(-1))
         patch = render_patch(
             generator, planes, self.ws.expand(len(batch.index), -1, -1), cameras, batch.windows, rng,
-            bfloat16=config.bfloat16, batch=config.frames_per_step, first=mine.start,
+            bfloat16=self.dtype == torch.bfloat16, batch=config.frames_per_step, first=mine.start,
         )  # fmt: skip
         views = material.views(batch.index).to(device)
         return Step(
