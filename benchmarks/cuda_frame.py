@@ -30,6 +30,7 @@ from talk3d.prior.fast import DevicePainter
 from talk3d.prior.generator import FULL, MINI, Generator, Profile, load_prior
 from talk3d.prior.patch import Windows
 from talk3d.render import gpu
+from talk3d.render.layers import Layers
 from talk3d.render.rays import Rays, generate_rays, rays_through
 from talk3d.render.reference import Rendering, render
 
@@ -80,7 +81,7 @@ def check(name: str, device: torch.device) -> bool:
         options, resolution = dataclasses.replace(options, samples_coarse=5, samples_fine=4), 4
     seen = generate_rays(*cameras(generator.profile, 1, device), resolution)
     rays = Rays(seen.origins.clone().requires_grad_(), seen.directions.clone().requires_grad_())
-    layers = gpu.Layers(*(x.detach().clone().requires_grad_() for x in generator.decoder.layers()))
+    layers = Layers(*(x.detach().clone().requires_grad_() for x in generator.decoder.layers()))
     planes = planes.clone().requires_grad_()
     leaves = {"planes": planes, "origins": rays.origins, "directions": rays.directions} | layers._asdict()
     right = True

@@ -10,7 +10,6 @@ training uses. Both run in turn; memory is that of a process of its own. `full` 
 
 import argparse
 import dataclasses
-import resource
 import statistics
 import subprocess
 import sys
@@ -100,6 +99,12 @@ def measure(profile: str, repeats: int) -> dict[str, list[tuple[float, float]]]:
     return taken
 
 
+def resident(name: str) -> float:
+    """MiB of memory now (VmRSS) or at most (VmHWM; the system's other count begins with what the parent process had)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+
+
 def peak(profile: str, path: str) -> list[float]:
     """Resident MiB before the first step, and at most within three. Linux only."""
     command = [sys.executable, __file__, profile, "--peak", path]
@@ -118,11 +123,10 @@ def main() -> None:
         if given.peak != "plain":
             keep_memory()
         step = step_of(given.profile, given.peak)
-        status = Path("/proc/self/status").read_text()  # making random weights took more for a moment
-        (before,) = (int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+        before = resident("VmRSS")  # making random weights took more for a moment
         for _ in range(3):
             step()
-        print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(before, resident("VmHWM"))
         return
     # What fresh memory costs cannot be told apart in one process: here all pay for it.
     taken = measure(given.profile, given.repeats)

@@ -188,16 +188,6 @@ def test_processes_average_their_gradients_and_let_the_first_go_first(tmp_path: 
         assert (tmp_path / f"{rank}.grad").read_text() == f"2 {rank} [5.0, 6.0, 7.0]"
 
 
-def test_a_gpu_is_only_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert chosen_device("auto") == chosen_device("cpu") == torch.device("cpu")
-    with pytest.raises(ConfigError, match="no CUDA device"):
-        chosen_device("cuda")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert chosen_device("auto") == chosen_device("cuda") == torch.device("cuda")
-    assert chosen_device("cpu") == torch.device("cpu")
-
-
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries decide this by themselves")
 def test_kept_memory_is_not_asked_for_again() -> None:
     """In a process of its own: it is never taken back."""
@@ -218,3 +208,13 @@ def test_kept_memory_is_not_asked_for_again() -> None:
     given_back, kept = map(int, output.split())
     assert given_back > 4096, "each piece is 16 MiB of fresh pages"
     assert kept < given_back / 10
+
+
+def test_a_gpu_is_only_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert chosen_device("auto") == chosen_device("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        chosen_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert chosen_device("auto") == chosen_device("cuda") == torch.device("cuda")
+    assert chosen_device("cpu") == torch.device("cpu")

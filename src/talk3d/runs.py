@@ -101,6 +101,18 @@ def join() -> Iterator[Workers]:
         torch.distributed.destroy_process_group()
 
 
+def keep_memory() -> None:
+    """Let this process keep what it frees, for its next step.
+
+    A step asks for a gigabyte in pieces; to get them from the system anew, page by page, takes a tenth of its time. Only where
+    the C library is glibc; elsewhere nothing happens.
+    """
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL("libc.so.6")
+        for name, value in ((_TRIM_THRESHOLD, 2**31 - 1), (_MMAP_MAX, 0), (_TOP_PAD, 2**28)):
+            library.mallopt(name, value)
+
+
 def chosen_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """What draws: `auto` is a GPU if there is one.
 
@@ -113,18 +125,6 @@ def chosen_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
             "a driver for it."
         )
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def keep_memory() -> None:
-    """Let this process keep what it frees, for its next step.
-
-    A step asks for a gigabyte in pieces; to get them from the system anew, page by page, takes a tenth of its time. Only where
-    the C library is glibc; elsewhere nothing happens.
-    """
-    with suppress(OSError, AttributeError):
-        library = ctypes.CDLL("libc.so.6")
-        for name, value in ((_TRIM_THRESHOLD, 2**31 - 1), (_MMAP_MAX, 0), (_TOP_PAD, 2**28)):
-            library.mallopt(name, value)
 
 
 class Every:

@@ -13,7 +13,6 @@ from talk3d.prior.generator import Decoder
 
 fused = pytest.importorskip("talk3d.render.fused", reason="numba is not installed")
 
-from talk3d.prior.fast import two_layers  # noqa: E402
 from talk3d.render import compiled  # noqa: E402
 from talk3d.render.rays import Rays, generate_rays  # noqa: E402
 from talk3d.render.reference import Rendering, RenderOptions, render  # noqa: E402
@@ -40,7 +39,7 @@ def scene(
 def both(planes: Tensor, decoder: Decoder, rays: Rays, options: RenderOptions) -> tuple[Rendering, Rendering]:
     with torch.no_grad():
         plain = render(planes, decoder, rays, options, deterministic=True)
-    return fused.render_fused(planes, two_layers(decoder), rays, options), plain
+    return fused.render_fused(planes, fused.TwoLayers.of(decoder.layers()), rays, options), plain
 
 
 def assert_same(fast: Rendering, plain: Rendering, atol: float = 2e-4) -> None:
@@ -102,14 +101,14 @@ def test_how_planes_lie_in_memory_changes_nothing() -> None:
     planes, decoder, rays = scene()
     texels = fused.texel_planes(*planes.shape[:1], *planes.shape[2:]).copy_(planes)
     together = planes.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
-    layers = two_layers(decoder)
+    layers = fused.TwoLayers.of(decoder.layers())
     pictures = [fused.render_fused(x, layers, rays, OPTIONS).features for x in (planes, texels, together, planes.double())]
     assert all(torch.equal(picture, pictures[0]) for picture in pictures)
 
 
 def test_neither_batch_nor_threads_change_a_picture() -> None:
     planes, decoder, rays = scene(batch=2, resolution=33)
-    layers, threads = two_layers(decoder), torch.get_num_threads()
+    layers, threads = fused.TwoLayers.of(decoder.layers()), torch.get_num_threads()
     together = fused.render_fused(planes, layers, rays, OPTIONS)
     alone = fused.render_fused(planes[1:], layers, Rays(rays.origins[1:], rays.directions[1:]), OPTIONS)
     assert torch.equal(together.features[1:], alone.features)
@@ -124,7 +123,7 @@ def test_neither_batch_nor_threads_change_a_picture() -> None:
 
 def test_a_second_picture_leaves_the_first_alone() -> None:
     planes, decoder, rays = scene()
-    layers = two_layers(decoder)
+    layers = fused.TwoLayers.of(decoder.layers())
     first = fused.render_fused(planes, layers, rays, OPTIONS)
     kept = first.features.clone()
     fused.render_fused(-planes, layers, rays, OPTIONS)

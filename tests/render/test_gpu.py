@@ -15,6 +15,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 from talk3d.camera import Orbit
 from talk3d.prior.generator import Decoder
 from talk3d.render import gpu
+from talk3d.render.layers import Layers
 from talk3d.render.rays import Rays, rays_through
 from talk3d.render.reference import Rendering, RenderOptions, render
 
@@ -51,7 +52,7 @@ class Scene:
 
 def drawn(way: str, leaves: dict[str, Tensor], options: RenderOptions, **places: Tensor | float) -> Rendering:
     """Seen by the kernels, or by the reference; where the samples lie is given, or else in the middle."""
-    layers, rays = gpu.Layers(*(leaves[name] for name in LEAVES[3:])), Rays(leaves["origins"], leaves["directions"])
+    layers, rays = Layers(*(leaves[name] for name in LEAVES[3:])), Rays(leaves["origins"], leaves["directions"])
     if way == "kernels":
         return gpu.render_gpu(leaves["planes"], layers, rays, options, deterministic=not places, **places)
     return render(leaves["planes"], layers.decode, rays, options, deterministic=not places, **places)

@@ -14,6 +14,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 from talk3d.camera import Orbit
 from talk3d.prior.generator import MINI, Generator
 from talk3d.render import gpu, selfcheck
+from talk3d.render.layers import Layers
 from talk3d.render.rays import Rays, rays_through
 from talk3d.render.reference import Rendering, RenderOptions, render
 
@@ -21,18 +22,18 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 OPTIONS = RenderOptions(samples_coarse=4, samples_fine=2, near=2.25, far=3.2)
 
 
-def scene(gradients: bool = True) -> tuple[Tensor, gpu.Layers, Rays]:
+def scene(gradients: bool = True) -> tuple[Tensor, Layers, Rays]:
     torch.manual_seed(1)
     sizes = [(1, 3, 4, 8, 8), (6, 4), (6,), (4, 6), (4,)]
     planes, *layers = (torch.randn(size, device=DEVICE).requires_grad_(gradients) for size in sizes)
     rays = rays_through(Orbit().pose(torch.zeros(1), torch.zeros(1)), Orbit().intrinsics()[None], torch.rand(1, 9, 2))
-    return planes, gpu.Layers(*layers), Rays(rays.origins.contiguous().to(DEVICE), rays.directions.to(DEVICE))
+    return planes, Layers(*layers), Rays(rays.origins.contiguous().to(DEVICE), rays.directions.to(DEVICE))
 
 
 def faulty(fault: Callable[[Tensor], Tensor]) -> Callable[..., Rendering]:
     """The reference, with something done to its features."""
 
-    def drawn(planes: Tensor, layers: gpu.Layers, *arguments: Any, **places: Any) -> Rendering:
+    def drawn(planes: Tensor, layers: Layers, *arguments: Any, **places: Any) -> Rendering:
         seen = render(planes, layers.decode, *arguments, **places)
         return dataclasses.replace(seen, features=fault(seen.features))
 

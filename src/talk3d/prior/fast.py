@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from talk3d.prior.folded import FoldedSuperResolution, faster_precision
-from talk3d.prior.generator import Decoder, Generator, Picture, Profile, RawPicture
+from talk3d.prior.generator import Generator, Picture, Profile, RawPicture
 from talk3d.render.rays import Rays, generate_rays
 from talk3d.render.reference import Rendering
 
@@ -39,7 +39,7 @@ class FastPainter:
         assert why_not(generator) is None
         self.generator, self.profile = generator, generator.profile
         self.dtype = dtype or faster_precision()
-        self.decoder = two_layers(generator.decoder)
+        self.decoder = fused.TwoLayers.of(generator.decoder.layers())
         self.enlarge = FoldedSuperResolution(generator.superresolution, ws, self.dtype)
 
     @torch.inference_mode()
@@ -105,11 +105,6 @@ class DevicePainter:
 def _skip(raw: RawPicture, profile: Profile) -> Tensor:
     """The picture that super-resolution adds to."""
     return torch.cat([raw.rgb, 2 * raw.alpha - 1], 1) if profile.alpha else raw.rgb
-
-
-def two_layers(decoder: Decoder) -> "fused.TwoLayers":
-    """A decoder's weights as the compiled renderer takes them."""
-    return fused.TwoLayers.of(*decoder.layers())
 
 
 def march(

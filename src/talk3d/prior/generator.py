@@ -23,6 +23,7 @@ from talk3d.errors import ArtifactError, CheckpointError, ConfigError
 from talk3d.prior.superres import EG3D_8XDC, SuperResolution, SuperResolutionConfig, eg3d_superresolution
 from talk3d.prior.synthesis import EqualizedLinear, MappingNetwork, NoiseMode, SynthesisNetwork
 from talk3d.render import gpu
+from talk3d.render.layers import Layers
 from talk3d.render.rays import Rays, generate_rays
 from talk3d.render.reference import PlaneAxes, Rendering, RenderOptions, render, sample_planes
 from talk3d.render.selfcheck import is_trusted
@@ -308,14 +309,14 @@ class Decoder(nn.Module):
         sigma = out[..., :1] if self.density_gain == 1 else out[..., :1] * self.density_gain
         return out[..., 1:].sigmoid() * 1.002 - 0.001, sigma
 
-    def layers(self) -> gpu.Layers:
-        """The same with all gains as part of the weights, as fast twins take it; gradients reach the stored weights."""
+    def layers(self) -> Layers:
+        """The same with all gains as part of the weights, for the fast renderers; gradients reach the stored weights."""
         first, last = self.net[0], self.net[2]
         assert isinstance(first, EqualizedLinear)
         assert isinstance(last, EqualizedLinear)
         gain = last.weight.new_ones(len(last.bias))
         gain[0] = self.density_gain
-        return gpu.Layers(
+        return Layers(
             first.weight * first.weight_gain,
             first.bias * first.bias_gain,
             last.weight * (gain[:, None] * last.weight_gain),

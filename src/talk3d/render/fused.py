@@ -13,8 +13,9 @@ from jaxtyping import Float, UInt64
 from torch import Tensor
 
 from talk3d.render.compiled import render_rays
-from talk3d.render.rays import Rays, stratified_depths
-from talk3d.render.reference import PLANE_AXES, Rendering, RenderOptions, limits
+from talk3d.render.layers import Layers
+from talk3d.render.rays import Rays
+from talk3d.render.reference import PLANE_AXES, Rendering, RenderOptions, limits, places_along
 from talk3d.render.volume import finish_features
 
 # Rays that one thread takes at a time.
@@ -25,10 +26,7 @@ FEWEST = 4
 
 @dataclass(frozen=True)
 class TwoLayers:
-    """A decoder ``last @ softplus(first @ x + first_bias) + last_bias``, laid out for the compiled code; see `of`.
-
-    Channels, hidden units and features are filled up with zeros to fours.
-    """
+    """A decoder laid out for the compiled code. Channels, hidden units and features are filled up with zeros to fours."""
 
     first: Float[np.ndarray, "hidden channels"]
     """For the sum of three planes' lookups, not their mean."""
@@ -48,26 +46,20 @@ class TwoLayers:
         return self.first, self.first_bias, self.density, self.density_bias, self.colour, self.colour_bias
 
     @classmethod
-    def of(
-        cls,
-        first: Float[Tensor, "hidden channels"],
-        first_bias: Float[Tensor, " hidden"],
-        last: Float[Tensor, "outputs hidden"],
-        last_bias: Float[Tensor, " outputs"],
-    ) -> "TwoLayers":
-        """From the layers as they are used: for the mean of the lookups; the first output is the raw density."""
+    def of(cls, layers: Layers) -> "TwoLayers":
+        """Filled up, and for the sum of lookups."""
 
         def filled(x: Tensor) -> np.ndarray:
             return np.pad(x.detach().float().numpy(), [(0, -size % 4) for size in x.shape])
 
         return cls(
-            first=filled(first / 3),
-            first_bias=filled(first_bias),
-            density=filled(last[0]),
-            density_bias=np.float32(last_bias[0].item()),
-            colour=filled(last[1:]),
-            colour_bias=filled(last_bias[1:]),
-            features=len(last) - 1,
+            first=filled(layers.first / 3),
+            first_bias=filled(layers.first_bias),
+            density=filled(layers.last[0]),
+            density_bias=np.float32(layers.last_bias[0].item()),
+            colour=filled(layers.last[1:]),
+            colour_bias=filled(layers.last_bias[1:]),
+            features=len(layers.last) - 1,
         )
 
 
@@ -94,11 +86,6 @@ def texel_planes(batch: int, channels: int, height: int, width: int) -> Float[Te
     """
     storage = torch.empty(batch, 3, height, width + 1, channels)
     return storage.permute(0, 1, 4, 2, 3)[..., :width]
-
-
-def even_quantiles(count: int) -> Float[Tensor, " count"]:
-    """Where fine samples are when none is random."""
-    return (torch.arange(count) + 0.5) / max(count, 1)
 
 
 @dataclass(frozen=True)
@@ -151,12 +138,10 @@ def render_fused(
     """
     assert why_not(options) is None
     layout, batch = Layout.of(planes, options), len(planes)
-    near, far = limits(rays, options)
     shape = rays.origins.shape[:2]
-    middle = rays.origins.new_full((*shape, options.samples_coarse), 0.5)
-    depths = stratified_depths(near, far, middle, disparity=options.disparity)
+    depths, quantiles = places_along(rays, options, deterministic=True)
     nearest, farthest = float(depths.amin()), float(depths.amax())
-    u = even_quantiles(options.samples_fine).numpy()[None]
+    u = quantiles[0, :1].contiguous().float().numpy()  # of all rays the same
     origins, directions, depths_given = (
         x.detach().contiguous().float().numpy() for x in (rays.origins, rays.directions, depths)
     )

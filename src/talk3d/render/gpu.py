@@ -7,12 +7,13 @@ chooses depths by them, and the kernel samples, decodes and marches all of them 
 import functools
 import importlib.util
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from talk3d.render.layers import Layers
 from talk3d.render.rays import Rays, importance_depths
 from talk3d.render.reference import PLANE_AXES, PlaneAxes, Rendering, RenderOptions, places_along
 from talk3d.render.volume import finish_features
@@ -25,26 +26,6 @@ cores take them."""
 _RAYS = 16
 # Copies of the layers' gradients, so that programs that finish together add to different ones.
 _COPIES = 64
-
-
-class Layers(NamedTuple):
-    """A decoder ``last @ softplus(first @ x + first_bias) + last_bias`` as it is used, for the mean x of the planes' lookups.
-
-    The first output is raw density, the others are colour features before their sigmoid. Gradients reach all four.
-    """
-
-    first: Float[Tensor, "hidden channels"]
-    first_bias: Float[Tensor, " hidden"]
-    last: Float[Tensor, "outputs hidden"]
-    last_bias: Float[Tensor, " outputs"]
-
-    def decode(
-        self, x: Float[Tensor, "batch points channels"]
-    ) -> tuple[Float[Tensor, "batch points features"], Float[Tensor, "batch points 1"]]:
-        """The plain form, which is what `reference.render` takes for a decoder."""
-        hidden = torch.nn.functional.softplus(torch.nn.functional.linear(x, self.first, self.first_bias))
-        out = torch.nn.functional.linear(hidden, self.last, self.last_bias)
-        return out[..., 1:].sigmoid() * 1.002 - 0.001, out[..., :1]
 
 
 def why_not(planes: Float[Tensor, "batch 3 channels height width"], rays: Rays, options: RenderOptions) -> str | None:

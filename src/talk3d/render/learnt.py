@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from talk3d.render.backward import differentiate_rays
 from talk3d.render.compiled import render_rays
-from talk3d.render.fused import FEWEST, Layout, TwoLayers, even_quantiles
-from talk3d.render.rays import Rays, stratified_depths
-from talk3d.render.reference import Rendering, RenderOptions, limits
+from talk3d.render.fused import FEWEST, Layout, TwoLayers
+from talk3d.render.layers import Layers
+from talk3d.render.rays import Rays
+from talk3d.render.reference import Rendering, RenderOptions, places_along
 from talk3d.render.volume import finish_features
 
 
@@ -34,9 +36,7 @@ def why_not(options: RenderOptions, planes: Tensor) -> str | None:
 
 def render_learnt(
     planes: Float[Tensor, "batch 3 channels height width"],
-    layers: tuple[
-        Float[Tensor, "hidden channels"], Float[Tensor, " hidden"], Float[Tensor, "outputs hidden"], Float[Tensor, " outputs"]
-    ],
+    layers: Layers,
     rays: Rays,
     options: RenderOptions,
     jitter: Float[Tensor, "batch rays coarse"] | None = None,
@@ -46,8 +46,7 @@ def render_learnt(
 
     Args:
         planes: to read; single precision on the CPU.
-        layers: the decoder as it is used, for the mean of the three lookups: `TwoLayers.of`'s first four, raw density its first
-            output.
+        layers: the decoder.
         rays: to march.
         options: with both limits given.
         jitter: 0..1, places the coarse samples; None for the middles of their bins.
@@ -57,13 +56,11 @@ def render_learnt(
     nothing.
     """
     assert why_not(options, planes) is None
-    near, far = limits(rays, options)
-    shape, fine = rays.origins.shape[:2], options.samples_fine
-    jitter = planes.new_full((*shape, options.samples_coarse), 0.5) if jitter is None else jitter.float()
-    depths = stratified_depths(near, far, jitter, disparity=options.disparity)
+    depths, quantiles = places_along(rays, options, deterministic=True, jitter=jitter, u=u)
     nearest, farthest = depths.amin(), depths.amax()
-    quantiles = even_quantiles(fine).expand(*shape, fine) if u is None else u.float().sort(-1).values
-    features, alpha, distance = _Marched.apply(planes, rays.origins, rays.directions, *layers, depths, quantiles, options)
+    features, alpha, distance = _Marched.apply(
+        planes, rays.origins, rays.directions, *layers, depths, quantiles.sort(-1).values, options
+    )  # fmt: skip
     distance = torch.where(alpha <= 0, farthest, distance).clamp(nearest, farthest)
     return Rendering(finish_features(features, alpha, options.white_back), distance[..., None], alpha[..., None])
 
@@ -75,7 +72,7 @@ class _Marched(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         planes, origins, directions, first, first_bias, last, last_bias, depths, u, options = inputs
         ctx.save_for_backward(planes, origins, directions, first, first_bias, last, last_bias, depths, u)
-        layout, decoder = Layout.of(planes, options), TwoLayers.of(first, first_bias, last, last_bias)
+        layout, decoder = Layout.of(planes, options), TwoLayers.of(Layers(first, first_bias, last, last_bias))
         ctx.layout = layout
         shape = origins.shape[:2]
         features = np.empty((*shape, decoder.features), np.float32)
@@ -92,9 +89,10 @@ class _Marched(torch.autograd.Function):
         return torch.from_numpy(features), torch.from_numpy(alpha), torch.from_numpy(distance)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *wanted: Tensor) -> tuple[Tensor | None, ...]:
         planes, origins, directions, first, first_bias, last, last_bias, depths, u = ctx.saved_tensors
-        layout, decoder = ctx.layout, TwoLayers.of(first, first_bias, last, last_bias)
+        layout, decoder = ctx.layout, TwoLayers.of(Layers(first, first_bias, last, last_bias))
         batch, learns = len(planes), any(ctx.needs_input_grad[3:7])
         begin, towards, given, quantiles = _numbers(origins, directions, depths, u)
         wishes = _numbers(*wanted)

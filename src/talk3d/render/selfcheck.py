@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from talk3d.render.gpu import Layers, render_gpu
+from talk3d.render.gpu import render_gpu
+from talk3d.render.layers import Layers
 from talk3d.render.rays import Rays
 from talk3d.render.reference import Rendering, RenderOptions, render
 
