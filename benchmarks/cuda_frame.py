@@ -40,6 +40,7 @@ KERNELS = {
     "coarse pass": ("march_forward", {"COLOURS": False}),
     "training a talker": ("march_backward", {"PLANES": True, "LAYERS": False, "RAYS": True}),
     "training a prior": ("march_backward", {"PLANES": True, "LAYERS": True, "RAYS": False}),
+    "all gradients": ("march_backward", {"PLANES": True, "LAYERS": True, "RAYS": True}),
 }
 NUMBERS = {"rays", "samples", "height", "width", "next_picture", "next_plane", "next_row", "next_texel"}
 VALUES, GRADIENTS = 1e-3, 1e-2
@@ -138,6 +139,12 @@ def compile_kernel(name: str, use: str, precision: gpu.Precision, architecture: 
     source = ASTSource(
         function, {argument: kind(argument) for argument in function.arg_names},
         {(function.arg_names.index(key),): value for key, value in constants.items()},
+        # What Triton finds out of these profiles' numbers and of memory: all are divisible by 16.
+        {
+            (place,): [["tt.divisibility", 16]]
+            for place, argument in enumerate(function.arg_names)
+            if argument != "scale" and argument not in constants
+        },
     )  # fmt: skip
     warps = gpu._warps(sizes, flags)
     compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options={"num_warps": warps})
