@@ -3,10 +3,11 @@
     python benchmarks/speak_memory.py AVATAR [MINUTES]
 
 The sound is the package's own, again and again for MINUTES (30 by default). It is spoken in a process of its own, whose
-resident memory is looked at once a second; the film is removed afterwards. A film of 30 minutes takes about half an hour of two
-cores. OMP_NUM_THREADS sets the number of threads that draw.
+resident memory, and that of the process which decodes sound for it, is looked at once a second; the film is removed afterwards.
+30 minutes of film take about half an hour of two cores. OMP_NUM_THREADS sets the number of threads that draw.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -19,8 +20,10 @@ import numpy as np
 import soundfile
 
 import talk3d
+from talk3d.video.clock import FPS
 
 DRIVE = Path(talk3d.__file__).parent / "assets" / "drive.flac"
+MARKS = (0.1, 0.25, 0.5, 0.75, 0.99)
 SPEAK = """
 import sys
 from pathlib import Path
@@ -41,14 +44,16 @@ def make_sound(path: Path, minutes: float) -> None:
 
 
 def resident(process: int) -> float:
-    """Megabytes that a running process has in memory."""
-    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    """Megabytes that a running process and those that it started have in memory."""
+    folder = Path(f"/proc/{process}")
+    pages = int((folder / "statm").read_text().split()[1])
+    children = {int(child) for task in folder.glob("task/*/children") for child in task.read_text().split()}
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6 + sum(map(resident, children))
 
 
 def watch(avatar: Path, sound: Path, film: Path) -> np.ndarray:
-    """(part of the film that is drawn, minutes of it, megabytes), once a second until it is done: [samples, 3]."""
-    progress = (0, 1)
+    """(minutes of film that are drawn, megabytes), once a second: [samples, 2]. Says what it sees meanwhile."""
+    progress, marks = (0, 1), list(MARKS)
     with subprocess.Popen([sys.executable, "-c", SPEAK, avatar, sound, film], stdout=subprocess.PIPE, text=True) as child:
 
         def follow() -> None:
@@ -62,10 +67,11 @@ def watch(avatar: Path, sound: Path, film: Path) -> np.ndarray:
         follower.start()
         samples = []
         while child.poll() is None:
-            megabytes = resident(child.pid)
-            if megabytes:  # none is left of a process that has ended
-                done, total = progress
-                samples.append((done / total, done / 25 / 60, megabytes))
+            done, total = progress
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                samples.append((done / FPS / 60, resident(child.pid)))
+            while marks and done >= marks[0] * total:
+                print(f"{marks.pop(0):4.0%} of the film: {samples[-1][1]:.0f} MB", flush=True)
             time.sleep(1)
         follower.join()
     if child.returncode:
@@ -78,17 +84,12 @@ def main(avatar: Path, minutes: float = 30.0) -> None:
         sound, film = Path(folder) / "sound.flac", Path(folder) / "film.mp4"
         make_sound(sound, minutes)
         start = time.perf_counter()
-        samples = watch(avatar, sound, film)
+        spoken, megabytes = watch(avatar, sound, film).T
         taken, size = time.perf_counter() - start, film.stat().st_size / 1e6
-    part, at, megabytes = samples.T
-    frames, rate = round(at[-1] * 60 * 25), at[-1] * 60 * 25 / taken
-    print(f"{minutes:g} minutes of sound, {frames} frames in {taken / 60:.1f} minutes ({rate:.1f}/s), {size:.0f} MB of film")
-    print(f"peak {megabytes.max():.0f} MB")
-    for some in (0.1, 0.25, 0.5, 0.75, 1.0):
-        print(f"{some:4.0%} of the film: {megabytes[np.argmin(abs(part - some))]:.0f} MB")
-    later = part >= 0.5
-    slope = np.polyfit(at[later], megabytes[later], 1)[0] if later.sum() > 2 else float("nan")
-    print(f"second half: {slope:+.2f} MB a minute of film")
+    later = (spoken >= minutes / 2) & (spoken < minutes)  # and then it gives all of it back
+    slope = np.polyfit(spoken[later], megabytes[later], 1)[0] if later.sum() > 2 else float("nan")
+    print(f"{minutes:g} minutes of film in {taken / 60:.1f} ({60 * FPS * minutes / taken:.1f} frames/s), {size:.0f} MB of it")
+    print(f"peak {megabytes.max():.0f} MB; second half: {slope:+.2f} MB a minute of film")
 
 
 if __name__ == "__main__":
