@@ -445,10 +445,11 @@ def bench_speed(
         json: also write all numbers to this file.
     """
     from .bench import speed as bench
+    from .bench.speed_report import table
 
     with _bar("Measuring speed") as report:
         found = bench.bench_speed(avatar, report)
-    print(bench.table(found))
+    print(table(found))
     if json is not None:
         json.write_text(found.to_json() + "\n")
         print(json)

@@ -4,8 +4,12 @@ It decodes the sound against a model of which phones follow which, without words
 other languages with its ears. The sound is mono at 16 kHz.
 """
 
+import ctypes
+import json
+import threading
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int16
@@ -30,30 +34,114 @@ GIVEN = 500
 
 
 def segments(sound: Int16[np.ndarray, " samples"]) -> list[tuple[str, int, int]]:
-    """What is heard in a sound and in which frames [start, end); frame i covers samples `HOP` i to `HOP` i + `SPAN`."""
-    decoder = _decoder()
-    # Without this, what was decoded before changes the result.
-    decoder.reinit_feat()
-    decoder.start_utt()
-    try:
-        decoder.process_raw(sound.tobytes(), full_utt=True)
-    finally:  # a decoder left within an utterance would refuse the next one
-        decoder.end_utt()
-    return [(segment.word, segment.start_frame, segment.end_frame + 1) for segment in decoder.seg() or ()]
+    """What is heard in a sound and in which frames [start, end); frame i covers samples `HOP` i to `HOP` i + `SPAN`.
+
+    Other threads run meanwhile, where the decoder's library lets us (see `_Library`); those that call this wait for each other.
+    """
+    with _one_at_a_time:
+        decoder = _decoder()
+        # Without this, what was decoded before changes the result.
+        decoder.reinit_feat()
+        decoder.start_utt()
+        try:
+            decoder.process_raw(sound.tobytes(), full_utt=True)
+        finally:  # a decoder left within an utterance would refuse the next one
+            decoder.end_utt()
+        return [(segment.word, segment.start_frame, segment.end_frame + 1) for segment in decoder.seg() or ()]
+
+
+_one_at_a_time = threading.Lock()
+"""Holds whoever uses `_decoder`."""
 
 
 @lru_cache
 def _decoder() -> Any:
-    """The decoder, made once: that takes as long as decoding a second of sound. It serves one thread."""
-    return _new_decoder()
+    """The decoder, made once: that takes as long as decoding a second of sound."""
+    try:
+        return _UnlockedDecoder()
+    except (AttributeError, OSError):  # a platform that shows a module's functions to Python only
+        return _new_decoder()
+
+
+class _Segment(NamedTuple):
+    """As pocketsphinx's."""
+
+    word: str
+    start_frame: int
+    end_frame: int
+
+
+class _UnlockedDecoder:
+    """What `segments` needs of `pocketsphinx.Decoder`, by the C functions that it is made of.
+
+    The class holds Python's lock while it decodes: most of a second for 24 s of sound, in which nothing else is done. ctypes
+    lets go of it.
+
+    Raises:
+        AttributeError: the module does not show its functions.
+        OSError: it is no library that can be opened.
+    """
+
+    def __init__(self) -> None:
+        from pocketsphinx import _pocketsphinx
+
+        self._library = library = ctypes.CDLL(_pocketsphinx.__file__)
+        pointer, number = ctypes.c_void_p, ctypes.c_int
+        for name, result, arguments in (
+            ("ps_config_parse_json", pointer, [pointer, ctypes.c_char_p]),
+            ("ps_init", pointer, [pointer]),
+            ("ps_reinit_feat", number, [pointer, pointer]),
+            ("ps_start_utt", number, [pointer]),
+            ("ps_process_raw", number, [pointer, ctypes.c_char_p, ctypes.c_size_t, number, number]),
+            ("ps_end_utt", number, [pointer]),
+            ("ps_seg_iter", pointer, [pointer]),
+            ("ps_seg_word", ctypes.c_char_p, [pointer]),
+            ("ps_seg_frames", None, [pointer, ctypes.POINTER(number), ctypes.POINTER(number)]),
+            ("ps_seg_next", pointer, [pointer]),
+        ):
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+        config = library.ps_config_parse_json(None, json.dumps(_settings()).encode())
+        self._decoder = library.ps_init(config)
+        assert self._decoder, "the class was made of the same settings"
+
+    def reinit_feat(self) -> None:
+        self._succeed(self._library.ps_reinit_feat(self._decoder, None))
+
+    def start_utt(self) -> None:
+        self._succeed(self._library.ps_start_utt(self._decoder))
+
+    def process_raw(self, sound: bytes, full_utt: bool) -> None:
+        self._succeed(self._library.ps_process_raw(self._decoder, sound, len(sound) // 2, False, full_utt))
+
+    def end_utt(self) -> None:
+        self._succeed(self._library.ps_end_utt(self._decoder))
+
+    def seg(self) -> Iterator[_Segment]:
+        start, end = ctypes.c_int(), ctypes.c_int()
+        segment = self._library.ps_seg_iter(self._decoder)
+        while segment:
+            self._library.ps_seg_frames(segment, start, end)
+            yield _Segment(self._library.ps_seg_word(segment).decode(), start.value, end.value)
+            segment = self._library.ps_seg_next(segment)
+
+    def _succeed(self, code: int) -> None:
+        if code < 0:
+            raise RuntimeError("The phone decoder failed.")
 
 
 def _new_decoder() -> Any:
     import pocketsphinx
 
-    phones = pocketsphinx.get_model_path("en-us/en-us-phone.lm.bin")
     # Words are not looked for, so neither their model nor their dictionary is read.
-    return pocketsphinx.Decoder(lm=None, dict=None, allphone=phones, lw=2.0, beam=1e-20, pbeam=1e-20, loglevel="FATAL")
+    return pocketsphinx.Decoder(lm=None, dict=None, **_settings())
+
+
+def _settings() -> dict[str, str | float]:
+    import pocketsphinx
+
+    model, phones = (pocketsphinx.get_model_path(f"en-us/{name}") for name in ("en-us", "en-us-phone.lm.bin"))
+    return {"hmm": model, "allphone": phones, "lw": 2.0, "beam": 1e-20, "pbeam": 1e-20, "loglevel": "FATAL"}
 
 
 class Listener:

@@ -1,7 +1,6 @@
-"""What bench speed counts and how it reports; nothing here depends on how long anything takes."""
+"""What bench speed counts and times; nothing here depends on how long anything takes."""
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 
@@ -73,12 +72,6 @@ def test_an_avatar_is_timed_stage_by_stage(avatar: Path, tmp_path: Path) -> None
     assert timings[-1].psnr is not None
     assert timings[-1].psnr > 45, "the fast picture is the plain one"
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
-    report = bench.SpeedReport(
-        {"processor": "any", "threads": 1}, CEILINGS, timings, [bench.Film("plain", 3, 2.0, 9.0, 1.0)], []
-    )
-    lines = bench.table(report).splitlines()
-    assert all(line.rstrip().endswith((f"{t.ratio:.2f}", "ratio")) for line, t in zip(lines[3:], timings, strict=False))
-    assert len(json.loads(report.to_json())["timings"]) == len(timings)
 
 
 def test_an_avatar_without_a_fast_twin_cannot_be_compared(
@@ -105,3 +98,32 @@ def test_plain_speakers_have_no_fast_twins(avatar: Path) -> None:
     ours, theirs = fast.draw(audio, motion), plain.draw(audio, motion)
     assert ours.shape == theirs.shape
     assert bench.psnr(ours, theirs, 255.0) > 45
+
+
+def test_films_are_spoken_with_one_thread_and_with_all(avatar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the number of threads is given back, also if something goes wrong."""
+    before = torch.get_num_threads()
+    spoken: list[tuple[bool, int]] = []
+
+    def speak(speaker: Speaker, *_: object) -> int:
+        spoken.append((speaker.painter is None, torch.get_num_threads()))
+        if len(spoken) == 9:
+            raise KeyError("lost")
+        return 5
+
+    monkeypatch.setattr(bench, "speak", speak)
+    try:
+        torch.set_num_threads(3)
+        films = bench.time_films(avatar, tmp_path, repeats=2)
+        assert spoken == [(True, 3), (False, 1), (False, 3)] * 2
+        assert [(film.path, film.threads, film.frames) for film in films] == [("plain", 3, 5), ("fast", 1, 5), ("fast", 3, 5)]
+        assert films[0].ratio == 1
+        assert films[2].ratio == pytest.approx(films[0].milliseconds / films[2].milliseconds)
+        with pytest.raises(KeyError):
+            bench.time_films(avatar, tmp_path)
+        assert torch.get_num_threads() == 3
+        torch.set_num_threads(1)
+        spoken.clear()
+        assert [(film.path, film.threads) for film in bench.time_films(avatar, tmp_path, 1)] == [("plain", 1), ("fast", 1)]
+    finally:
+        torch.set_num_threads(before)

@@ -1,5 +1,7 @@
 """Sound to phones: in time with the log-mel bands, the same however the sound arrives and whatever was decoded before."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +191,60 @@ def test_phones_do_not_depend_on_what_was_decoded_before(voice: np.ndarray) -> N
         fresh[start] = segments(sound)
     for start in (0, 1, 3, 6, 6, 3, 1, 0):
         assert segments(sounds[start]) == fresh[start]
+
+
+def by_its_own_class(sound: np.ndarray) -> list[tuple[str, int, int]]:
+    """What pocketsphinx says by itself."""
+    decoder = phone_decoder._new_decoder()
+    decoder.start_utt()
+    decoder.process_raw(sound.tobytes(), full_utt=True)
+    decoder.end_utt()
+    return [(segment.word, segment.start_frame, segment.end_frame + 1) for segment in decoder.seg()]
+
+
+def test_phones_are_those_of_the_decoders_own_class(voice: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which segments are decoded without, and with where its library shows no functions."""
+    sound = samples(voice[: 4 * AUDIO_RATE])
+    truth = by_its_own_class(sound)
+    assert len(truth) > 10
+    phone_decoder._decoder.cache_clear()
+    assert segments(sound) == truth
+    assert isinstance(phone_decoder._decoder(), phone_decoder._UnlockedDecoder)
+
+    def hidden(path: str) -> object:
+        return object()
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ctypes.CDLL", hidden)
+        phone_decoder._decoder.cache_clear()
+        assert segments(sound) == truth
+        assert not isinstance(phone_decoder._decoder(), phone_decoder._UnlockedDecoder)
+    phone_decoder._decoder.cache_clear()
+
+
+def test_other_threads_run_while_phones_are_decoded(voice: np.ndarray) -> None:
+    """The decoder's own class lets them run once or twice, before and after."""
+    sound, turns, done = samples(voice), 0, threading.Event()
+    segments(sound[:1600])
+
+    def count() -> None:
+        nonlocal turns
+        while not done.wait(0.001):
+            turns += 1
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    segments(sound)
+    done.set()
+    thread.join()
+    assert turns > 10
+
+
+def test_threads_take_turns_at_the_decoder(voice: np.ndarray) -> None:
+    sounds = [samples(voice[start * AUDIO_RATE : (start + 2) * AUDIO_RATE]) for start in (0, 2, 4, 6)]
+    alone = [segments(sound) for sound in sounds]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(segments, sounds * 2)) == alone * 2
 
 
 def test_gain_is_the_factor_on_the_sound(voice: np.ndarray) -> None:

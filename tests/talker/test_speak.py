@@ -1,8 +1,11 @@
 """Speaking: any length of sound, any camera, marked output, and nothing half-written."""
 
 import dataclasses
+import itertools
 import math
 import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -18,8 +21,9 @@ from talk3d.capture.frames import warp_plate
 from talk3d.errors import ArtifactError, ConfigError, MediaError, NoAudioError, OutputExistsError
 from talk3d.prior.fast import DevicePainter
 from talk3d.prior.generator import Picture, RawPicture
+from talk3d.talker.audio import silent_window
 from talk3d.talker.clip import audio_neighbourhood
-from talk3d.talker.drive import Camera, Motion
+from talk3d.talker.drive import Camera, Drive, Motion
 from talk3d.talker.speak import (
     GROUP,
     SpeakConfig,
@@ -82,6 +86,53 @@ def test_interruption_leaves_nothing(avatar, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         speak(Speaker(avatar), sound_file(tmp_path / "s.wav", 1), tmp_path / "o.mp4", QUIET, False, interrupt)
     assert [p.name for p in tmp_path.iterdir()] == ["s.wav"]
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Torch's number of threads is free to change."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["fast", "plain"])
+def test_a_film_is_the_same_again_to_the_byte(avatar, tmp_path, threads, plain):
+    """The fast code's also with any number of threads: 17 frames are five groups, of which some are drawn at once."""
+    sound = sound_file(tmp_path / "s.wav", 0.68)
+    for name, count in (("a", 1), ("b", 1 if plain else 2), ("c", 1 if plain else 5)):
+        torch.set_num_threads(count)
+        silent_window.cache_clear()  # or it would be that of another number of threads
+        speaker = Speaker(avatar, plain)
+        assert speaker.workers == count
+        assert speak(speaker, sound, tmp_path / f"{name}.mp4", SpeakConfig(), False, lambda done, total: None) == 17
+        assert torch.get_num_threads() == count
+    first = (tmp_path / "a.mp4").read_bytes()
+    assert first == (tmp_path / "b.mp4").read_bytes()
+    assert first == (tmp_path / "c.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("where", ["drawing", "hearing", "writing"])
+def test_what_goes_wrong_in_any_thread_ends_all_of_them_and_leaves_nothing(avatar, tmp_path, monkeypatch, threads, where):
+    torch.set_num_threads(3)
+    speaker = Speaker(avatar)
+    places = {"drawing": (Speaker, "draw"), "hearing": (Drive, "at"), "writing": (VideoWriter, "write")}
+    owner, name = places[where]
+    calls = itertools.count()
+    real = getattr(owner, name)
+
+    def fail(*arguments: object) -> object:
+        if next(calls) == 3:
+            raise ZeroDivisionError(where)
+        return real(*arguments)
+
+    monkeypatch.setattr(owner, name, fail)
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError, match=where):
+        speak(speaker, sound_file(tmp_path / "s.wav", 2), tmp_path / "o.mp4", QUIET, False, lambda done, total: None)
+    assert threading.active_count() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["s.wav"]
+    assert torch.get_num_threads() == 3
 
 
 def test_output_says_what_it_is(avatar, tmp_path, tiny_capture):
@@ -315,6 +366,7 @@ def seen_by(avatar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, confi
 
     with monkeypatch.context() as patched:
         patched.setattr(Speaker, "draw", draw)
+        patched.setattr(Speaker, "workers", 1)  # or frames would be listed in the order in which they are done
         run(avatar, sound_file(tmp_path / "s.wav", 6.0), tmp_path / "o.mp4", config)
     whole = Motion(*(torch.cat([getattr(m, f.name) for m in moves]) for f in dataclasses.fields(Motion)))
     return whole, lips.pop()

@@ -6,7 +6,6 @@ Times are processor time, of all threads together, per frame: what else the mach
 from __future__ import annotations
 
 import json
-import platform
 import resource
 import statistics
 import subprocess
@@ -14,7 +13,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +32,7 @@ from ..video.clock import FPS
 from ..video.read import read_audio
 from ..video.write import VideoWriter
 from .budget import Ceilings, Work, measure_ceilings, module_work, rendering_work
+from .speed_report import Film, Memory, SpeedReport, Timing, this_machine
 from .views import DRIVE
 
 REPEATS = 9
@@ -42,29 +41,6 @@ FULL_REPEATS = 3
 """Of the full profile's frame, which takes seconds."""
 SEED = 1
 """Of the full profile's random weights."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """One stage of one path."""
-
-    profile: str
-    stage: str
-    path: str
-    """`plain`, or what the fast twin computes in."""
-    milliseconds: float
-    """Median, processor time a frame."""
-    spread: float
-    """Half of the distance between the quartiles, as a part of the median."""
-    operations: float | None
-    """See `Work`; None where only the clock is known."""
-    bytes: float | None
-    floor: float | None
-    """Milliseconds that the machine's ceilings allow; see `Ceilings`."""
-    psnr: float | None
-    """Of the finished picture against the plain one, dB; None where none is finished."""
-    ratio: float
-    """The plain path's time over this one's."""
 
 
 Stage = tuple[str, Callable[[], object], Work | None, torch.dtype, float | None]
@@ -247,50 +223,28 @@ def time_full(ceilings: Ceilings) -> list[Timing]:
     return [t for stage, paths in stages for t in in_turn(FULL.name, stage, 1, paths, ceilings, FULL_REPEATS)]
 
 
-@dataclass(frozen=True)
-class Film:
-    """Speaking from a file to a file: hearing, drawing, encoding."""
-
-    path: str
-    frames: int
-    rate: float
-    """Frames a second by the clock on the wall, the median of some films; starting and reading the avatar not included."""
-    milliseconds: float
-    """Median, processor time a frame: what the rate would be on cores that nobody else uses is their number over it."""
-    ratio: float
-    """The plain path's processor time over this one's."""
-
-
 def time_films(avatar: Path, scratch: Path, repeats: int = 3) -> list[Film]:
-    """Whole films of the sound that the package brings, plain and fast in turn."""
-    speakers = {"plain": Speaker(avatar, plain=True), "fast": Speaker(avatar)}
-    rates: dict[str, list[float]] = {path: [] for path in speakers}
-    busy: dict[str, list[float]] = {path: [] for path in speakers}
+    """Whole films of the sound that the package brings, in turn: plain, and fast with one of torch's threads and with all."""
+    threads = torch.get_num_threads()
+    plain, fast = Speaker(avatar, plain=True), Speaker(avatar)
+    ways = [("plain", plain, threads), *(("fast", fast, count) for count in sorted({1, threads}))]
+    taken: list[list[tuple[float, float]]] = [[] for _ in ways]  # seconds a frame, by the clock and of the processor
     frames = 0
-    for _ in range(repeats):
-        for path, speaker in speakers.items():
-            start, used = time.perf_counter(), time.process_time()
-            frames = speak(speaker, DRIVE, scratch / "film.mp4", SpeakConfig(), True, lambda done, total: None)
-            rates[path].append(frames / (time.perf_counter() - start))
-            busy[path].append(1e3 * (time.process_time() - used) / frames)
-    median = {path: statistics.median(taken) for path, taken in busy.items()}
-    return [
-        Film(path, frames, statistics.median(rates[path]), median[path], median["plain"] / median[path]) for path in speakers
-    ]
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What drawing takes, in a process of its own."""
-
-    profile: str
-    path: str
-    before: float
-    """Megabytes resident at most until all is loaded."""
-    peak: float
-    """Megabytes resident at most after some frames."""
-    ratio: float
-    """The plain path's growth over this one's."""
+    try:
+        for _ in range(repeats):
+            for found, (_, speaker, count) in zip(taken, ways, strict=True):
+                torch.set_num_threads(count)
+                start, used = time.perf_counter(), time.process_time()
+                frames = speak(speaker, DRIVE, scratch / "film.mp4", SpeakConfig(), True, lambda done, total: None)
+                found.append(((time.perf_counter() - start) / frames, (time.process_time() - used) / frames))
+    finally:
+        torch.set_num_threads(threads)
+    films: list[Film] = []
+    for found, (path, _, count) in zip(taken, ways, strict=True):
+        wall, busy = (statistics.median(seconds) for seconds in zip(*found, strict=True))
+        ratio = films[0].milliseconds / (1e3 * busy) if films else 1.0
+        films.append(Film(path, count, frames, 1 / wall, 1e3 * busy, ratio))
+    return films
 
 
 def measure_memory(avatar: Path) -> list[Memory]:
@@ -323,20 +277,6 @@ def report_memory(profile: str, path: str, avatar: str) -> None:
     print(json.dumps([before, _most_resident()]))
 
 
-@dataclass(frozen=True)
-class SpeedReport:
-    """Everything that one run measures."""
-
-    machine: dict[str, str | int]
-    ceilings: Ceilings
-    timings: Sequence[Timing]
-    films: Sequence[Film]
-    memory: Sequence[Memory]
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1)
-
-
 def bench_speed(avatar: Path, report: Callable[[float, str], None]) -> SpeedReport:
     """Measure all of it, in about five minutes of one core.
 
@@ -347,12 +287,6 @@ def bench_speed(avatar: Path, report: Callable[[float, str], None]) -> SpeedRepo
     Raises:
         ConfigError: the avatar is not drawn by the fast code.
     """
-    machine: dict[str, str | int] = {
-        "processor": _processor(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
     with tempfile.TemporaryDirectory() as folder:
         report(0.0, "ceilings")
         ceilings = measure_ceilings()
@@ -365,32 +299,7 @@ def bench_speed(avatar: Path, report: Callable[[float, str], None]) -> SpeedRepo
         report(0.85, "memory")
         memory = measure_memory(avatar)
     report(1.0, "done")
-    return SpeedReport(machine, ceilings, timings, films, memory)
-
-
-def table(report: SpeedReport) -> str:
-    """All numbers for people; the ratio to the plain path comes last."""
-    c = report.ceilings
-    lines = [
-        f"{report.machine['processor']}, {report.machine['threads']} threads; at best {c.single / 1e9:.0f} GFLOP/s in single "
-        f"precision, {c.half / 1e9:.0f} in bfloat16, {c.bytes / 1e9:.0f} GB/s",
-        "",
-        f"{'profile':18}{'stage':18}{'path':16}{'core-ms':>9}{'spread':>8}{'GFLOP':>8}{'MB':>7}{'floor':>8}{'reached':>9}{'dB':>6}"
-        f"{'ratio':>7}",
-    ]
-    for t in report.timings:
-        work = f"{t.operations / 1e9:8.2f}{t.bytes / 1e6:7.1f}" if t.operations and t.bytes else " " * 15
-        floor = f"{t.floor:8.1f}{t.floor / t.milliseconds:9.0%}" if t.floor else " " * 17
-        quality = f"{t.psnr:6.1f}" if t.psnr else " " * 6
-        lines.append(
-            f"{t.profile:18}{t.stage:18}{t.path:16}{t.milliseconds:9.1f}{t.spread:8.0%}{work}{floor}{quality}{t.ratio:7.2f}"
-        )
-    lines += ["", f"{'film':18}{'frames':>8}{'frames/s':>10}{'core-ms':>9}{'ratio':>7}"]
-    lines += [f"{f.path:18}{f.frames:8}{f.rate:10.1f}{f.milliseconds:9.1f}{f.ratio:7.2f}" for f in report.films]
-    lines += ["", f"{'memory':18}{'path':16}{'before, MB':>12}{'peak, MB':>10}{'growth':>8}{'ratio':>7}"]
-    for m in report.memory:
-        lines.append(f"{m.profile:18}{m.path:16}{m.before:12.0f}{m.peak:10.0f}{m.peak - m.before:8.0f}{m.ratio:7.2f}")
-    return "\n".join(lines)
+    return SpeedReport(this_machine(), ceilings, timings, films, memory)
 
 
 def _most_resident() -> float:
@@ -407,14 +316,3 @@ def _name(dtype: torch.dtype) -> str:
 
 def _dtype(name: str) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
-
-
-def _processor() -> str:
-    """Its name, and the instructions torch chose by."""
-    known = Path("/proc/cpuinfo")
-    names = (
-        [line.partition(":")[2].strip() for line in known.read_text().splitlines() if line.startswith("model name")]
-        if (known.exists())
-        else []
-    )
-    return f"{names[0] if names else platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"

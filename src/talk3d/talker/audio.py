@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..capture.ahead import alone
 from ..errors import ConfigError
 from ..judges.ear import LEVEL, ear_columns, load_ear
 from ..mel import log_mel
@@ -224,7 +225,8 @@ def silent_window(config: AnyAudioConfig) -> Float[Tensor, "channels columns"]:
     """
     if isinstance(config, LogitsConfig):
         return torch.zeros(config.channels, config.columns)
-    windows = torch.cat(list(frame_windows([np.zeros(2 * AUDIO_RATE, np.float32)], 1.0, config)))
+    with alone():  # it is part of a film's first and last frames, which do not depend on the number of threads
+        windows = torch.cat(list(frame_windows([np.zeros(2 * AUDIO_RATE, np.float32)], 1.0, config)))
     return windows[len(windows) // 2].clone()
 
 

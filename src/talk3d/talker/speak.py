@@ -22,7 +22,7 @@ from .. import __version__
 from ..artifacts import Avatar as AvatarArtifact
 from ..artifacts import Draft, creating
 from ..camera import ViewCone
-from ..capture.ahead import ahead
+from ..capture.ahead import ahead, alone, spread, use_threads
 from ..capture.artifact import Capture
 from ..capture.frames import warp_plate
 from ..errors import ConfigError, NoAudioError
@@ -49,6 +49,8 @@ BATCH = 8
 """Frames drawn together."""
 GROUP = 4
 """Of them, those that the fast code takes at a time: planes of more no longer wait in a cache until they are looked at."""
+WORKERS = 8
+"""Threads that draw a film, at most: more draw faster than one thread encodes, and each takes some 90 MB."""
 MARK = "AI-generated"
 LARGE = ("modes.planes", "unet.constant")
 """Weights that are stored in half precision: they are most of an avatar, and pictures do not show it."""
@@ -145,7 +147,7 @@ class Speaker:
         told = [person[name] for name in ("rotation", "landmark") if name in person]
         self.motion = Motion(*tracks, *told) if told else self._motion_in_crops(*tracks)
         self.plate = _plate(artifact) if profile.alpha else None
-        with torch.inference_mode():
+        with alone(), torch.inference_mode():  # so that frames do not depend on the number of threads
             self.trunk: Trunk = self.network.unet.trunk(self.planes)
         self.slow = fast.why_not(self.generator) if device == CPU else None
         self.painter: fast.FastPainter | fast.DevicePainter | None = None
@@ -161,6 +163,16 @@ class Speaker:
     @property
     def size(self) -> int:
         return self.profile.image_resolution
+
+    @property
+    def group(self) -> int:
+        """Frames drawn in one go. Planes are rounded a little differently in other groups."""
+        return GROUP if self.painter else BATCH
+
+    @property
+    def workers(self) -> int:
+        """Threads that draw a film. The plain modules take four times the memory, and have enough to do for all of torch's."""
+        return min(torch.get_num_threads(), WORKERS) if self.mover else 1
 
     def motion_of(self, capture: Capture, start: int, stop: int) -> Motion:
         """The head motion and blinks of frames of a capture of the same person.
@@ -262,7 +274,7 @@ class Speaker:
             lips: how far the mouth moves, of what the sound asks for.
         """
         yaw, pitch = (motion.yaw, motion.pitch) if camera is None else camera.unbind(-1)
-        groups = torch.arange(len(audio)).split(GROUP if self.painter else len(audio))
+        groups = torch.arange(len(audio)).split(self.group)
         drawn = (
             self._finished(self.look(self.move(audio[some], motion[some], lips), yaw[some], pitch[some]), motion[some])
             for some in groups
@@ -419,18 +431,26 @@ def speak(
     }
     moves = Drive(speaker.motion, config.camera, Blinks(config.seed, said.frames), config.blinks, config.motion, said.motion)
 
-    def drawn() -> Iterator[np.ndarray]:
+    def parts() -> Iterator[tuple[Tensor, Motion, Tensor | None]]:
+        use_threads(1)  # what is heard does not depend on their number, and the others draw meanwhile
         first = 0
         for block in said.heard:
-            frames = torch.arange(first, first + len(block))
-            yield speaker.draw(block, moves.at(frames), config.camera.at(frames), config.lips)
-            first += len(block)
+            # One thread alone takes all groups of a block: what a device has drawn comes back while it draws the next.
+            for group in block.split(speaker.group if speaker.workers > 1 else BATCH):
+                frames = torch.arange(first, first + len(group))
+                yield group, moves.at(frames), config.camera.at(frames)
+                first += len(group)
+
+    def draw(part: tuple[Tensor, Motion, Tensor | None]) -> np.ndarray:
+        return speaker.draw(*part, config.lips)
 
     done = 0
     size = (speaker.size, speaker.size)
     with (
         VideoWriter(output, size, audio_rate=AUDIO_RATE, metadata=metadata, overwrite=overwrite) as writer,
-        closing(ahead(drawn())) as blocks,  # frames are encoded while the next ones are drawn
+        # Sound is heard in one thread, frames are drawn in some, and encoded in this one, all at the same time.
+        closing(ahead(parts())) as heard,
+        closing(spread(heard, draw, speaker.workers)) as blocks,
     ):
         written = 0
         for pictures in blocks:
