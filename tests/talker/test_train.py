@@ -160,7 +160,8 @@ from talk3d.talker.train import train_talker
 torch.set_num_threads(1)
 validate.SLICE = 12
 config = TrainConfig(
-    steps=8, minutes=None, listen_steps=30, superres_from=0.5, validation=0.2, save_seconds=0.1, preview_seconds=0.2
+    steps=8, minutes=None, listen_steps=30, superres_from=0.5, validation=0.2, precision="float32", save_seconds=0.1,
+    preview_seconds=0.2,
 )
 
 def report(part, text):

@@ -90,7 +90,7 @@ def train_talker(
         progress: called with (part done 0..1, a line of numbers).
         workers: the processes that train together; None for this one alone, on the CPU.
 
-    Several processes are as good as one, and for the usual weights the same. Terms that look at one frame of a batch, or only
+    Several processes are as good as one, and in single precision, for the usual weights, the same. Terms that look at one frame of a batch, or only
     at its whole mouths, look at one frame or the mouths of each process.
 
     Raises:
