@@ -90,8 +90,8 @@ def train_talker(
         progress: called with (part done 0..1, a line of numbers).
         workers: the processes that train together; None for this one alone, on the CPU.
 
-    Several processes are as good as one, and in single precision, for the usual weights, the same. Terms that look at one frame of a batch, or only
-    at its whole mouths, look at one frame or the mouths of each process.
+    Several processes are as good as one, and in single precision, for the usual weights, the same. Terms that look at one
+    frame of a batch, or only at its whole mouths, look at one frame or the mouths of each process.
 
     Raises:
         CheckpointError: the state in `run` belongs to other settings or another subject.
