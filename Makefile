@@ -31,8 +31,13 @@ setup: .venv/.models
 	$(BIN)/talk3d models install
 	@touch $@
 
+# A gigabyte that only tests need.
+.venv/.kernels: .venv/.installed
+	$(BIN)/python -m pip install --progress-bar off --constraint constraints.txt --editable ".[kernels]"
+	@touch $@
+
 # One arithmetic thread per worker: two workers that each take all cores only get in each other's way.
-test: setup
+test: setup .venv/.kernels
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 demo: setup
