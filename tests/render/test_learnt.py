@@ -1,6 +1,10 @@
 """The compiled renderer that learns against the reference: values, and gradients of everything that can learn."""
 
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -120,3 +124,31 @@ def test_it_says_what_needs_the_reference() -> None:
     assert "box" in str(learnt.why_not(RenderOptions(near=None), planes))
     assert "coarse" in str(learnt.why_not(RenderOptions(samples_coarse=3, samples_fine=2), planes))
     assert "near to far" in str(learnt.why_not(RenderOptions(near=4.0), planes))
+
+
+def test_the_process_that_compiles_computes_what_later_ones_do(tmp_path: Path) -> None:
+    """Bit for bit, or a training that was killed on the day of its installation would go on along another course."""
+    script = (
+        "import hashlib, torch\n"
+        "from talk3d.prior.generator import Decoder\n"
+        "from talk3d.render.learnt import render_learnt\n"
+        "from talk3d.render.rays import Rays\n"
+        "from talk3d.render.reference import RenderOptions\n"
+        "torch.manual_seed(0)\n"
+        "planes = (3 * torch.randn(1, 3, 16, 32, 32)).requires_grad_()\n"
+        "origins = torch.tensor([0.0, 0.0, 2.7]) + 0.01 * torch.randn(1, 200, 3)\n"
+        "directions = torch.nn.functional.normalize(torch.tensor([0.0, 0.0, -1.0]) + 0.1 * torch.randn(1, 200, 3), dim=-1)\n"
+        "options = RenderOptions(samples_coarse=16, samples_fine=16, near=2.25, far=3.2)\n"
+        "seen = render_learnt(planes, Decoder(16, 32, 16, density_gain=20.0).layers(), Rays(origins, directions), options)\n"
+        "(slope,) = torch.autograd.grad(seen.features.square().sum(), planes)\n"
+        "for value in (seen.features, slope):\n"
+        "    print(hashlib.sha256(value.detach().contiguous().numpy().tobytes()).hexdigest())\n"
+    )
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    first, second = (
+        subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True, text=True).stdout
+        for _ in range(2)
+    )
+    assert len(first.split()) == 2
+    assert list(tmp_path.rglob("*.nbi")), "the second one read what the first one compiled"
+    assert first == second

@@ -7,16 +7,16 @@ Letters: K samples that show, C channels of one plane, F colour features, J hidd
 
 import numpy as np
 
-from talk3d.render.compiled import F, U, along, compiled, dense, exp, lookups, rays_of_a_tile, room, see, shows, taps
+from talk3d.render.compiled import F, U, along, compiled, dense, exp, lookups, piece, rays_of_a_tile, room, see, shows, taps
 
 
-@compiled
+@piece
 def _sigmoid(x):
     t = exp(-abs(x))
     return (F(1) if x >= F(0) else t) / (F(1) + t)
 
 
-@compiled
+@piece
 def _colours(colour, shares, ends, features, wanted, light):
     """Colour features [F, K] before their sigmoid become their gradients; what each sample's share is worth, to `light`."""
     count = ends[-1] if len(ends) else 0
@@ -33,7 +33,7 @@ def _colours(colour, shares, ends, features, wanted, light):
     colour[features:, :count] = F(0)
 
 
-@compiled
+@piece
 def _densities(
     raw, depths, weights, before, light, first, wanted_alpha, wanted_distance, alpha, distance, wish, found, seen_depths
 ):
@@ -72,7 +72,7 @@ def _densities(
     return shown - first
 
 
-@compiled
+@piece
 def _outer(a, b, count, to):
     """``to += a[:, :count] @ b[:, :count].T``."""
     for j in range(to.shape[0]):
@@ -84,7 +84,7 @@ def _outer(a, b, count, to):
             to[j, c] += total
 
 
-@compiled
+@piece
 def _add_up(a, count, to):
     """``to += a[:, :count].sum(1)``."""
     for j in range(len(to)):
@@ -94,7 +94,7 @@ def _add_up(a, count, to):
         to[j] += total
 
 
-@compiled
+@piece
 def _spread(texels, size, axes, points, count, rows, sides, side_shares, to_planes, to_points):
     """Gradients of lookups [K, C] to the texels they read, and to where they read them [3, K]."""
     height, width, channels, scale, next_texel, next_row, next_plane = size

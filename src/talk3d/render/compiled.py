@@ -18,6 +18,9 @@ _UNSEEN = np.float32(1e-6)
 
 # Threads run it without the interpreter's lock; sums may be reordered, divisions by zero do not occur.
 compiled = numba.njit(fastmath=True, nogil=True, error_model="numpy", cache=True)
+# What those are made of becomes a part of them. Functions with a name of their own would be taken from wherever they were
+# compiled first: the process that compiles and those that read its results would round differently.
+piece = numba.njit(fastmath=True, nogil=True, error_model="numpy", forceinline=True)
 U = np.uintp
 F = np.float32
 
@@ -30,7 +33,7 @@ def _float_of_bits(context: Any, bits: Any) -> Any:
     return types.float32(types.int32), code
 
 
-@compiled
+@piece
 def exp(x):
     """exp of x <= 0 within 2e-7: Cephes' polynomial on the remainder, the whole powers of two as bits of the exponent."""
     x = max(x, F(-87))
@@ -45,7 +48,7 @@ def exp(x):
     return (p * r * r + r + F(1)) * _float_of_bits((np.int32(power) + np.int32(127)) << np.int32(23))  # type: ignore[call-arg]
 
 
-@compiled
+@piece
 def _softplus(x):
     """log(1 + exp(x)) within 5e-7: the logarithm is a polynomial of degree nine in exp(-|x|), fitted at Chebyshev's points."""
     t = exp(-abs(x))
@@ -61,7 +64,7 @@ def _softplus(x):
     return max(x, F(0)) + p * t
 
 
-@compiled
+@piece
 def dense(weights, bias, x, y, to, count):
     """``y[:, to : to + count] = weights @ x[:, :count] + bias``, four rows by four columns of the weights at a time.
 
@@ -91,7 +94,7 @@ def dense(weights, bias, x, y, to, count):
                     yd[i] += d0 * x0 + d1 * x1 + d2 * x2 + d3 * x3
 
 
-@compiled
+@piece
 def along(places, count, texels, scale, step, offsets0, offsets1, shares0, shares1):
     """The two texels around each place along one side of a plane: where they begin, and their shares; 0 for those outside.
 
@@ -109,7 +112,7 @@ def along(places, count, texels, scale, step, offsets0, offsets1, shares0, share
         offsets1[i] = np.int32(min(max(after, F(0)), last) * F(step))
 
 
-@compiled
+@piece
 def taps(points, count, size, axes, sides, side_shares, offsets, shares):
     """Where the four texels around each point [3, K] begin on each plane, and their shares; both [12, K]."""
     height, width, _, scale, next_texel, next_row, next_plane = size
@@ -126,7 +129,7 @@ def taps(points, count, size, axes, sides, side_shares, offsets, shares):
                 share[i] = of_row[i] * of_column[i]
 
 
-@compiled
+@piece
 def lookups(texels, channels, offsets, shares, count, rows, columns):
     """Sums of the three planes' lookups: to ``rows`` [K, C], then turned over to ``columns`` [C, K]."""
     for i in range(count):
@@ -150,7 +153,7 @@ def lookups(texels, channels, offsets, shares, count, rows, columns):
                 line[start + k] = rows[start + k, c]
 
 
-@compiled
+@piece
 def _listen(hidden, to_density, bias, density, to, count):
     """Softplus of the hidden units of columns ``to : to + count``, in place, and their raw densities."""
     found = density[to : to + count]
@@ -162,7 +165,7 @@ def _listen(hidden, to_density, bias, density, to, count):
             found[i] += weight * units[i]
 
 
-@compiled
+@piece
 def interval_weights(density, depths, samples, count, optical, before):
     """`volume.ray_weights` of rays one after the other, ``samples`` each, ``count`` in all; to ``optical``.
 
@@ -180,7 +183,7 @@ def interval_weights(density, depths, samples, count, optical, before):
         optical[i] = exp(-before[i]) * (F(1) - exp(-optical[i]))
 
 
-@compiled
+@piece
 def _fine_depths(depths, weights, u, found, ranks, running):
     """`rays.importance_depths` of one ray, for ascending quantiles, and how many coarse samples are no deeper than each."""
     bins = len(depths) - 3
@@ -202,7 +205,7 @@ def _fine_depths(depths, weights, u, found, ranks, running):
         ranks[q] = k + 1 + (depths[k + 1] <= depth)
 
 
-@compiled
+@piece
 def _merge(depths, found, ranks, column, fine_column, rays, merged, order, counts):
     """One ray's coarse and fine samples by depth, and the columns they are decoded in, ``rays`` apart; no branch depends on
     depths."""
@@ -217,7 +220,7 @@ def _merge(depths, found, ranks, column, fine_column, rays, merged, order, count
         merged[s + passed], order[s + passed] = depths[s], column + s * rays
 
 
-@compiled
+@piece
 def _shine(colour, shares, count, ends, features):
     """Sigmoid of colour features [F, K], times the share of each sample, summed over the samples of each ray."""
     for f in range(features.shape[1]):
@@ -235,19 +238,19 @@ def _shine(colour, shares, count, ends, features):
             features[r, f] = light
 
 
-@compiled
+@piece
 def shows(share):
     """Whether a sample that adds this share of its colours to its ray is decoded to colours at all."""
     return share > _UNSEEN
 
 
-@compiled
+@piece
 def rays_of_a_tile(coarse, fine):
     """How many rays are marched together."""
     return max(1, _POINTS // max(coarse, fine))
 
 
-@compiled
+@piece
 def room(coarse, fine, channels, decoder):
     """What `see` works on and leaves: arrays for one tile, used again for the next."""
     first, _, _, _, to_colour, _ = decoder
@@ -271,7 +274,7 @@ def room(coarse, fine, channels, decoder):
     return lookup, values, (order, ranks, counts), (seen_columns, seen_shares, ends)
 
 
-@compiled
+@piece
 def see(texels, size, axes, origins, directions, given, u, decoder, room, alpha, distance):
     """March a tile of rays: how many of their samples show. What they are made of is left in `room`; opacity, and mean depth
     (not yet clamped) are written.
