@@ -8,7 +8,8 @@ from torch import Tensor
 
 from talk3d.talker.audio import AudioConfig
 from talk3d.talker.delta import DeltaConfig, DeltaNetwork
-from talk3d.talker.quick import QuickDelta, delta_of, why_not
+from talk3d.talker.folded import why_not
+from talk3d.talker.quick import QuickDelta, delta_of
 from talk3d.talker.tokens import Conditions, TokenConfig
 from talk3d.talker.unet import OFFICIAL, UNetConfig
 

@@ -4,8 +4,10 @@ The twin of `reference.render` with deterministic samples, for a decoder of two 
 depths and decodes the same points, but the colours of points that nobody sees are never computed. Needs numba.
 """
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,10 +20,12 @@ from talk3d.render.rays import Rays
 from talk3d.render.reference import PLANE_AXES, Rendering, RenderOptions, limits, places_along
 from talk3d.render.volume import finish_features
 
+T = TypeVar("T")
+
 # Rays that one thread takes at a time.
 _RAYS = 512
 # Coarse samples below which importance sampling has no bins.
-FEWEST = 4
+_FEWEST = 4
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,8 @@ class TwoLayers:
 
 def why_not(options: RenderOptions) -> str | None:
     """Why these options need the reference; None if they do not."""
-    if options.samples_fine > 0 and options.samples_coarse < FEWEST:
-        return f"importance sampling needs at least {FEWEST} coarse samples"
+    if options.samples_fine > 0 and options.samples_coarse < _FEWEST:
+        return f"importance sampling needs at least {_FEWEST} coarse samples"
     return None
 
 
@@ -140,38 +144,47 @@ def render_fused(
     layout, batch = Layout.of(planes, options), len(planes)
     shape = rays.origins.shape[:2]
     depths, quantiles = places_along(rays, options, deterministic=True)
-    nearest, farthest = float(depths.amin()), float(depths.amax())
-    u = quantiles[0, :1].contiguous().float().numpy()  # of all rays the same
-    origins, directions, depths_given = (
-        x.detach().contiguous().float().numpy() for x in (rays.origins, rays.directions, depths)
-    )
+    # Quantiles are the same of all rays.
+    origins, directions, given, u = numbers(rays.origins, rays.directions, depths, quantiles[0, :1])
     features = np.empty((*shape, decoder.features), np.float32)
     alpha, depth = np.empty(shape, np.float32), np.empty(shape, np.float32)
 
     def some(piece: tuple[int, int]) -> None:
         b, start = piece
         part = slice(start, start + _RAYS)
-        given = (origins[b, part], directions[b, part], depths_given[b, part])
         render_rays(
-            layout.texels[b],
-            layout.size,
-            layout.axes,
-            *given,
-            u,
-            decoder.layers,
-            features[b, part],
-            alpha[b, part],
-            depth[b, part],
-        )
+            layout.texels[b], layout.size, layout.axes, origins[b, part], directions[b, part], given[b, part], u,
+            decoder.layers, features[b, part], alpha[b, part], depth[b, part],
+        )  # fmt: skip
 
-    pieces = [(b, start) for b in range(batch) for start in range(0, shape[1], _RAYS)]
+    side_by_side(some, [(b, start) for b in range(batch) for start in range(0, shape[1], _RAYS)])
+    return finished(torch.from_numpy(features), torch.from_numpy(alpha), torch.from_numpy(depth), depths, options)
+
+
+def finished(
+    features: Float[Tensor, "batch rays features"],
+    alpha: Float[Tensor, "batch rays"],
+    distance: Float[Tensor, "batch rays"],
+    depths: Float[Tensor, "batch rays coarse"],
+    options: RenderOptions,
+) -> Rendering:
+    """What `compiled.render_rays` has written, as the reference gives it: depths within those of the coarse samples."""
+    nearest, farthest = depths.detach().amin(), depths.detach().amax()
+    distance = torch.where(alpha <= 0, farthest, distance).clamp(nearest, farthest)
+    return Rendering(finish_features(features, alpha, options.white_back), distance[..., None], alpha[..., None])
+
+
+def numbers(*tensors: Tensor) -> list[np.ndarray]:
+    """As the compiled code takes them: single precision, in order."""
+    return [x.detach().contiguous().float().numpy() for x in tensors]
+
+
+def side_by_side(work: Callable[[T], None], pieces: Sequence[T]) -> None:
+    """Work on each piece, in as many threads as torch uses."""
     threads = min(torch.get_num_threads(), len(pieces))
     if threads > 1:
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(some, pieces))
+            list(pool.map(work, pieces))
     else:
         for piece in pieces:
-            some(piece)
-    seen, opacity, distance = torch.from_numpy(features), torch.from_numpy(alpha), torch.from_numpy(depth)
-    distance = torch.where(opacity <= 0, farthest, distance).clamp(nearest, farthest)
-    return Rendering(finish_features(seen, opacity, options.white_back), distance[..., None], opacity[..., None])
+            work(piece)

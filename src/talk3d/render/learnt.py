@@ -3,7 +3,6 @@
 The samples are the reference's, random ones as well. Needs numba.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,26 +11,24 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from talk3d.render import fused
 from talk3d.render.backward import differentiate_rays
 from talk3d.render.compiled import render_rays
-from talk3d.render.fused import FEWEST, Layout, TwoLayers
+from talk3d.render.fused import Layout, TwoLayers, finished, numbers, side_by_side
 from talk3d.render.layers import Layers
 from talk3d.render.rays import Rays
 from talk3d.render.reference import Rendering, RenderOptions, places_along
-from talk3d.render.volume import finish_features
 
 
 def why_not(options: RenderOptions, planes: Tensor) -> str | None:
     """Why these options and planes need the reference; None if they do not."""
-    if options.samples_fine > 0 and options.samples_coarse < FEWEST:
-        return f"importance sampling needs at least {FEWEST} coarse samples"
     if options.near is None or options.far is None:
         return "where the box begins and ends is a part of what rays learn"
     if options.near > options.far:
         return "rays are not sampled from near to far"
     if planes.device.type != "cpu" or planes.dtype != torch.float32:
         return "planes are not single precision on the CPU"
-    return None
+    return fused.why_not(options)
 
 
 def render_learnt(
@@ -57,12 +54,10 @@ def render_learnt(
     """
     assert why_not(options, planes) is None
     depths, quantiles = places_along(rays, options, deterministic=True, jitter=jitter, u=u)
-    nearest, farthest = depths.amin(), depths.amax()
     features, alpha, distance = _Marched.apply(
         planes, rays.origins, rays.directions, *layers, depths, quantiles.sort(-1).values, options
     )  # fmt: skip
-    distance = torch.where(alpha <= 0, farthest, distance).clamp(nearest, farthest)
-    return Rendering(finish_features(features, alpha, options.white_back), distance[..., None], alpha[..., None])
+    return finished(features, alpha, distance, depths, options)
 
 
 class _Marched(torch.autograd.Function):
@@ -77,7 +72,7 @@ class _Marched(torch.autograd.Function):
         shape = origins.shape[:2]
         features = np.empty((*shape, decoder.features), np.float32)
         alpha, distance = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        begin, towards, given, quantiles = _numbers(origins, directions, depths, u)
+        begin, towards, given, quantiles = numbers(origins, directions, depths, u)
 
         def picture(b: int) -> None:
             render_rays(
@@ -85,7 +80,7 @@ class _Marched(torch.autograd.Function):
                 features[b], alpha[b], distance[b],
             )  # fmt: skip
 
-        _side_by_side(picture, shape[0])
+        side_by_side(picture, range(shape[0]))
         return torch.from_numpy(features), torch.from_numpy(alpha), torch.from_numpy(distance)
 
     @staticmethod
@@ -94,8 +89,8 @@ class _Marched(torch.autograd.Function):
         planes, origins, directions, first, first_bias, last, last_bias, depths, u = ctx.saved_tensors
         layout, decoder = ctx.layout, TwoLayers.of(Layers(first, first_bias, last, last_bias))
         batch, learns = len(planes), any(ctx.needs_input_grad[3:7])
-        begin, towards, given, quantiles = _numbers(origins, directions, depths, u)
-        wishes = _numbers(*wanted)
+        begin, towards, given, quantiles = numbers(origins, directions, depths, u)
+        wishes = numbers(*wanted)
         turned = (np.ascontiguousarray(decoder.first.T), np.ascontiguousarray(decoder.colour.T))
         to_planes, to_texels = layout.like() if ctx.needs_input_grad[0] else (None, batch * [np.zeros(0, np.float32)])
         to_origins, to_directions = np.zeros(origins.shape, np.float32), np.zeros(origins.shape, np.float32)
@@ -115,7 +110,7 @@ class _Marched(torch.autograd.Function):
                 tuple(x[b] for x in of_layers),
             )  # fmt: skip
 
-        _side_by_side(picture, batch)
+        side_by_side(picture, range(batch))
         to_first = to_first_bias = to_last = to_last_bias = None
         if learns:
             hidden, channels = first.shape
@@ -125,18 +120,3 @@ class _Marched(torch.autograd.Function):
             to_last_bias = torch.cat([density_bias, colour_bias])[: len(last)]
         moved = (torch.from_numpy(to_origins), torch.from_numpy(to_directions))
         return to_planes, *moved, to_first, to_first_bias, to_last, to_last_bias, None, None, None
-
-
-def _numbers(*tensors: Tensor) -> list[np.ndarray]:
-    return [x.detach().contiguous().float().numpy() for x in tensors]
-
-
-def _side_by_side(picture: Any, count: int) -> None:
-    """One call for each picture, in as many threads as torch uses."""
-    threads = min(torch.get_num_threads(), count)
-    if threads == 1:
-        for b in range(count):
-            picture(b)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(picture, range(count)))

@@ -23,7 +23,7 @@ LAST = torch.channels_last
 
 
 def why_not(config: UNetConfig) -> str | None:
-    """Why a U-Net needs the plain path; None if it does not."""
+    """Why a U-Net needs the plain path, also while it learns (`quick.py`); None if it does not."""
     if config.convolution != "split" or config.rollout == "off":
         return "its planes are not mixed by roll-out and separate convolutions"
     if config.normalisation != "group" or config.ending != "plain":

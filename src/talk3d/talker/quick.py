@@ -16,19 +16,9 @@ from torch import Tensor
 
 from ..prior.synthesis import downsample2d, upsample2d
 from .delta import DeltaNetwork
+from .folded import LAST, why_not
 from .tokens import Conditions
-from .unet import PLANES_MIXED_ALONG, PlaneLinear, SplitConv, TransformerBlock, UNetConfig
-
-LAST = torch.channels_last
-
-
-def why_not(config: UNetConfig) -> str | None:
-    """Why a U-Net has to learn as it is written down; None if it need not."""
-    if config.convolution != "split" or config.rollout == "off":
-        return "its planes are not mixed by roll-out and separate convolutions"
-    if config.normalisation != "group" or config.ending != "plain":
-        return "its path up is Talk3D's"
-    return None
+from .unet import PLANES_MIXED_ALONG, PlaneLinear, SplitConv, TransformerBlock
 
 
 class QuickDelta:
