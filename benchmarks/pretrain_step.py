@@ -84,7 +84,7 @@ def main() -> None:
             windows = Windows.random(config.heads, MINI.neural_resolution, rng)
             cameras = orbit.pose(torch.zeros(config.heads), torch.zeros(config.heads))
             ws, drawn = planes()
-            return render_patch(generator, drawn, ws, cameras, windows, rng, superres=superres, bfloat16=True)
+            return render_patch(generator, drawn, ws, cameras, windows, rng, superres=superres, dtype=torch.bfloat16)
 
         def losses() -> torch.Tensor:
             terms = _losses(generator, data, config, np.random.default_rng(1), Workers(), superres=True)

@@ -10,6 +10,7 @@ training uses. Both run in turn; memory is that of a process of its own. `full` 
 
 import argparse
 import dataclasses
+import itertools
 import statistics
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from talk3d.prior.generator import FULL, MINI, Generator
 from talk3d.prior.patch import Windows, picture_losses, render_patch
 from talk3d.runs import keep_memory
 from talk3d.talker.audio import AudioConfig
+from talk3d.talker.config import TrainConfig
 from talk3d.talker.delta import DeltaConfig, DeltaNetwork
 from talk3d.talker.modes import EXPRESSIONS
 from talk3d.talker.quick import QuickDelta
@@ -59,19 +61,22 @@ def step_of(profile_name: str, path: str) -> Callable[[], None]:
     side = profile.image_resolution
     target = torch.rand(FRAMES, 4, side, side) * 2 - 1
     behind = torch.zeros(FRAMES, 3, side, side)
-    half = path.endswith("bfloat16")
-    quick = QuickDelta(network, torch.bfloat16 if half else torch.float32)
+    dtype = torch.bfloat16 if path.endswith("bfloat16") else torch.float32
+    quick = QuickDelta(network, dtype)
     cameras = profile.orbit.pose(torch.zeros(FRAMES), torch.zeros(FRAMES))
+    number = itertools.count()
 
     def step() -> None:
         windows = Windows.random(FRAMES, profile.neural_resolution, rng)
+        person = ws
         if path == "plain":
+            person = ws.expand(FRAMES, -1, -1)  # each picture with a style of its own, as far as the network knows
             delta = network(network.unet.trunk(planes), conditions)
             moved, delta = planes + delta, delta / network.unet.scale
         else:
-            delta = quick(planes, conditions)
+            delta = quick(planes, conditions, next(number) % TrainConfig().descend_every == 0)
             moved = torch.add(planes, delta, alpha=float(network.unet.scale))
-        patch = render_patch(generator, moved, ws.expand(FRAMES, -1, -1), cameras, windows, rng, bfloat16=half)
+        patch = render_patch(generator, moved, person, cameras, windows, rng, dtype=dtype)
         terms = picture_losses(patch, target, behind, windows, 0.4)
         loss = torch.stack([value.mean() for value in terms.values()]).sum() + 0.001 * magnitude(delta).mean()
         optimizer.zero_grad(set_to_none=True)

@@ -152,6 +152,16 @@ def test_magnitude_by_hand() -> None:
     assert magnitude(delta).tolist() == [0.0, 0.75]
 
 
+def test_magnitude_pulls_everything_towards_zero() -> None:
+    delta = torch.randn(2, 3, 4, 5, 5, dtype=torch.float64)
+    delta[0, 0] = 0.0
+    weights = torch.tensor([2.0, -3.0], dtype=torch.float64)
+    given = [delta.clone().requires_grad_() for _ in range(2)]
+    (weights * magnitude(given[0])).sum().backward()
+    (weights * given[1].abs().mean((1, 2, 3, 4))).sum().backward()
+    torch.testing.assert_close(given[0].grad, given[1].grad)
+
+
 def test_frame_difference_by_hand() -> None:
     """Only what changes between frames counts: a film that is wrong in the same way all the time costs nothing."""
     x, x_next = torch.full((2, 1, 1, 2), 0.5), torch.tensor([[0.5, 0.7], [0.5, 0.5]]).reshape(2, 1, 1, 2)

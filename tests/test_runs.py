@@ -194,20 +194,21 @@ def test_kept_memory_is_not_asked_for_again() -> None:
     script = (
         "import resource, torch\n"
         "from talk3d.runs import keep_memory\n"
-        "def faults():\n"
+        "def faults(side=2**22, count=4):\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "    for _ in range(3):\n"
-        "        [torch.ones(2**22) for _ in range(4)]\n"
+        "        [torch.ones(side) for _ in range(count)]\n"
         "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
         "given_back = faults()\n"
         "keep_memory()\n"
         "faults()\n"
-        "print(given_back, faults())\n"
+        "print(given_back, faults(), faults(2**24, 1))\n"
     )
     output = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
-    given_back, kept = map(int, output.split())
+    given_back, kept, large = map(int, output.split())
     assert given_back > 4096, "each piece is 16 MiB of fresh pages"
     assert kept < given_back / 10
+    assert large > 4096, "of 64 MiB, and nothing else fits in between"
 
 
 def test_a_gpu_is_only_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

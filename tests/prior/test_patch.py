@@ -109,6 +109,24 @@ def test_a_window_equals_the_whole_picture_inside_its_border(generator: Generato
     torch.testing.assert_close(patch.final, chosen.cut(final, BORDER), atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_person_in_all_pictures_is_as_many_alike(generator: Generator, dtype: torch.dtype) -> None:
+    """They are enlarged by other code."""
+    chosen, cameras = windows([0, 7, 16], [16, 5, 0]), PROFILE.orbit.pose(torch.tensor([-0.3, 0.0, 0.4]), torch.zeros(3))
+    with torch.no_grad():
+        ws = generator.map(torch.randn(1, PROFILE.z_dim))
+        planes = generator.planes(ws).expand(3, -1, -1, -1, -1)
+        one, each = (
+            render_patch(generator, planes, styles, cameras, chosen, np.random.default_rng(0), dtype=dtype)
+            for styles in (ws, ws.expand(3, -1, -1))
+        )
+    torch.testing.assert_close(one.raw, each.raw, atol=0, rtol=0)
+    assert one.final is not None
+    assert each.final is not None
+    near = 1e-5 if dtype == torch.float32 else 0.02
+    assert float((one.final - each.final).std()) < near * float(each.final.std())
+
+
 def test_canary_the_border_is_needed(generator: Generator) -> None:
     """One raw pixel further out, the window's enlargement misses its surroundings."""
     chosen = windows([7], [5])

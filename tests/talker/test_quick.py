@@ -92,4 +92,32 @@ def test_other_networks_learn_as_they_are(change: dict[str, str]) -> None:
     assert why_not(OFFICIAL)
     model, planes, conditions = network(config), torch.randn(1, 3, 4, 32, 32), told()
     plain = model(model.unet.trunk(planes), conditions) / model.unet.scale
-    torch.testing.assert_close(delta_of(model, torch.float32)(planes, conditions), plain)
+    torch.testing.assert_close(delta_of(model, torch.float32)(planes, conditions, True), plain)
+
+
+def test_the_path_down_may_learn_in_some_steps_only() -> None:
+    """Values and all other gradients are the same, whether it does or not."""
+    model, planes, conditions = network(SMALL), torch.randn(1, 3, 4, 32, 32), told()
+    quick = QuickDelta(model)
+    all_of_it = slopes(model, quick(planes, conditions))
+    for _ in range(2):  # made, and kept
+        delta = quick(planes, conditions, False)
+        torch.testing.assert_close(delta, quick(planes, conditions), atol=0, rtol=0)
+        delta = quick(planes, conditions, False)
+        some = slopes(model, delta)
+        descent = {name for name in all_of_it if name.startswith(("unet.down", "unet.norm"))}
+        assert {name for name in all_of_it if name not in some} == descent
+        for name, value in some.items():
+            torch.testing.assert_close(value, all_of_it[name], atol=0, rtol=0)
+
+
+def test_what_the_path_down_gave_is_made_anew_once_it_has_learnt() -> None:
+    model, planes, conditions = network(SMALL), torch.randn(1, 3, 4, 32, 32), told()
+    quick = QuickDelta(model)
+    before = quick(planes, conditions, False)
+    with torch.no_grad():
+        model.unet.down2.conv0.weight.mul_(2)
+    torch.testing.assert_close(quick(planes, conditions, False), before, atol=0, rtol=0)
+    after = quick(planes, conditions)
+    assert float((after - before).detach().std()) > 0.01
+    torch.testing.assert_close(quick(planes, conditions, False), after, atol=0, rtol=0)

@@ -181,7 +181,7 @@ def from_random_weights(
         chosen = np.resize(rng.permutation(len(views)), count)
         windows = Windows.random(count, profile.neural_resolution, rng)
         planes = fresh.planes(ws).expand(count, -1, -1, -1, -1)
-        patch = render_patch(fresh, planes, ws.expand(count, -1, -1), cameras[chosen], windows, rng)
+        patch = render_patch(fresh, planes, ws, cameras[chosen], windows, rng)
         batch = views[chosen]
         terms = picture_losses(patch, batch.target, batch.background, windows, config.tune.structure_weight, batch.known)
         loss = torch.stack([value.mean() for value in terms.values()]).sum()

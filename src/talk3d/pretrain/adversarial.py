@@ -427,7 +427,8 @@ def _anchor(generator: Generator, config: AdversarialConfig, fakes: Fakes, reals
     assert reals.background is not None
     cameras, _ = camera_from_label(reals.labels)
     rng = np.random.default_rng(drawn.jitter)
-    patch = render_patch(generator, fakes.planes, fakes.ws, cameras, drawn.windows, rng, bfloat16=config.bfloat16)
+    dtype = torch.bfloat16 if config.bfloat16 else torch.float32
+    patch = render_patch(generator, fakes.planes, fakes.ws, cameras, drawn.windows, rng, dtype=dtype)
     background = reals.background.expand(-1, -1, *reals.straight.shape[2:])
     terms = picture_losses(patch, reals.straight, background, drawn.windows, config.structure_weight)
     return torch.stack([value.mean() for value in terms.values()]).sum()

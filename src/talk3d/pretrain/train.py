@@ -218,7 +218,7 @@ def _losses(
     cameras = profile.orbit.pose(batch.yaw.flatten(), batch.pitch.flatten()).to(device)
     patch = render_patch(
         generator, planes, ws, cameras, windows, rng,
-        superres=superres, bfloat16=config.bfloat16, batch=count, first=pictures.start,
+        superres=superres, dtype=torch.bfloat16 if config.bfloat16 else torch.float32, batch=count, first=pictures.start,
     )  # fmt: skip
     # A new plain background for every picture, so that nothing can hide by floating in front of a known one.
     background = torch.from_numpy(colours).float().to(device).expand(-1, -1, *images.shape[2:])

@@ -1,6 +1,7 @@
 """Pictures of one person, fast: a fast renderer and folded super-resolution behind one call, for a CPU and for other devices.
 
-The twins of `Generator.render` with deterministic samples and `Generator.superresolve`, without gradients.
+`FastPainter` and `DevicePainter` are twins of `Generator.render` with deterministic samples and `Generator.superresolve`,
+without gradients. `march` and `enlarge` choose one that has them.
 """
 
 import torch
@@ -8,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from talk3d.prior.folded import FoldedSuperResolution, faster_precision
-from talk3d.prior.generator import Generator, Picture, Profile, RawPicture
+from talk3d.prior.generator import Generator, Picture, RawPicture
+from talk3d.prior.learnt import enlarge_learnt
 from talk3d.render.rays import Rays, generate_rays
 from talk3d.render.reference import Rendering
 
@@ -51,7 +53,7 @@ class FastPainter:
     ) -> Picture:
         """Finished pictures. Each is enlarged by itself, so that what is worked on stays small whatever the batch."""
         raw = self.render(planes, cam2world, intrinsics)
-        skip = _skip(raw, self.profile)
+        skip = self.generator.skip_image(raw.rgb, raw.alpha)
         image = torch.cat([self.enlarge(*one) for one in zip(raw.features.split(1), skip.split(1), strict=True)])
         return Picture(image=image, raw=raw)
 
@@ -99,12 +101,7 @@ class DevicePainter:
     ) -> Picture:
         """Finished pictures, on the device."""
         raw = self.generator.render(planes, cam2world, intrinsics, deterministic=True)
-        return Picture(image=self.enlarge(raw.features, _skip(raw, self.generator.profile)), raw=raw)
-
-
-def _skip(raw: RawPicture, profile: Profile) -> Tensor:
-    """The picture that super-resolution adds to."""
-    return torch.cat([raw.rgb, 2 * raw.alpha - 1], 1) if profile.alpha else raw.rgb
+        return Picture(image=self.enlarge(raw.features, self.generator.skip_image(raw.rgb, raw.alpha)), raw=raw)
 
 
 def march(
@@ -121,3 +118,26 @@ def march(
     if learnt is not None and learnt.why_not(generator.profile.render, planes) is None:
         return learnt.render_learnt(planes, generator.decoder.layers(), rays, generator.profile.render, jitter, u)
     return generator.render_rays(planes, rays, deterministic=True, jitter=jitter, u=u)
+
+
+def enlarge(
+    generator: Generator,
+    features: Float[Tensor, "batch features height width"],
+    alpha: Float[Tensor, "batch 1 height width"],
+    ws: Float[Tensor, "people layers w"],
+    dtype: torch.dtype,
+) -> Float[Tensor, "batch channels size size"]:
+    """What `Generator.superresolve` gives for windows of pictures, with gradients.
+
+    Args:
+        generator: whose super-resolution it is.
+        features: of the windows, their colours first.
+        alpha: 0..1, likewise.
+        ws: of the one person in all of them, for whom there is a faster twin, or of each.
+        dtype: what convolutions compute in.
+    """
+    if len(ws) == 1:
+        skip = generator.skip_image(features[:, :3], alpha)
+        return enlarge_learnt(generator.superresolution, features, skip, ws, dtype)
+    with torch.autocast(features.device.type, dtype, enabled=dtype != torch.float32):
+        return generator.superresolve(features, features[:, :3], alpha, ws, patch=True).float()

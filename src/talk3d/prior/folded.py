@@ -17,6 +17,9 @@ from talk3d.prior.synthesis import SynthesisBlock, SynthesisLayer, ToRGBLayer, u
 # Convolutions fill vector registers sixteen channels at a time; fewer take as long.
 _LANES = 16
 
+SLOPE = 0.2
+"""Of the layers' leaky ReLU, left of zero."""
+
 CPU = torch.device("cpu")
 
 
@@ -30,6 +33,25 @@ def faster_precision(device: torch.device = CPU) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
     able = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
     return torch.bfloat16 if any(check is not None and check() for check in able) else torch.float32
+
+
+def layer_weights(
+    layer: SynthesisLayer, w: Float[Tensor, "1 w"]
+) -> tuple[Float[Tensor, "outputs inputs 3 3"], Float[Tensor, " outputs"]]:
+    """The kernel and the bias that a layer has for one style. Leaky ReLU's gain passes through it, so it is in both."""
+    weight = layer.weight * layer.affine(w)[0, None, :, None, None]
+    weight = weight * torch.rsqrt(weight.square().sum((1, 2, 3), keepdim=True) + 1e-8) * math.sqrt(2)
+    return weight, layer.bias * math.sqrt(2)
+
+
+def doubling_filter(layer: SynthesisLayer, dtype: torch.dtype) -> Float[Tensor, "outputs 1 4 4"]:
+    """What smooths each channel of a layer that doubles the size."""
+    return (4 * layer.resample_filter.flip([0, 1])).expand(len(layer.bias), 1, 4, 4).to(dtype).contiguous()
+
+
+def skip_weights(layer: ToRGBLayer, w: Float[Tensor, "1 w"]) -> Float[Tensor, "outputs inputs 1 1"]:
+    """The kernel that a layer has for one style."""
+    return layer.weight * (layer.affine(w) * layer.weight_gain)[0, None, :, None, None]
 
 
 class FoldedSuperResolution:
@@ -74,18 +96,15 @@ class _FoldedBlock:
 
 
 class _FoldedLayer:
-    """`SynthesisLayer`: leaky ReLU's gain passes through it, so it is part of the weights as well."""
+    """`SynthesisLayer`."""
 
     def __init__(self, layer: SynthesisLayer, w: Float[Tensor, "1 w"], dtype: torch.dtype) -> None:
         self.up, self.clamp = layer.up, layer.clamp
-        weight = layer.weight * layer.affine(w)[0, None, :, None, None]
-        weight = weight * torch.rsqrt(weight.square().sum((1, 2, 3), keepdim=True) + 1e-8) * math.sqrt(2)
-        self.bias = (layer.bias * math.sqrt(2)).to(dtype)
+        weight, bias = layer_weights(layer, w)
+        self.bias = bias.to(dtype)
         if self.up == 2:
             # Up-sampling is followed by a filter of each channel by itself, whose output gets the bias.
-            weight = weight.transpose(0, 1)
-            filter = (4 * layer.resample_filter.flip([0, 1])).expand(len(self.bias), 1, 4, 4)
-            self.filter = filter.to(dtype).contiguous()
+            weight, self.filter = weight.transpose(0, 1), doubling_filter(layer, dtype)
         self.weight = weight.to(dtype).contiguous(memory_format=torch.channels_last)
         self.channels = len(self.bias)
 
@@ -95,7 +114,7 @@ class _FoldedLayer:
             x = F.conv2d(x, self.filter, self.bias, padding=1, groups=self.channels)
         else:
             x = F.conv2d(x, self.weight, self.bias, padding=1)
-        x = F.leaky_relu_(x, 0.2)
+        x = F.leaky_relu_(x, SLOPE)
         return x if self.clamp is None else x.clamp_(-self.clamp, self.clamp)
 
 
@@ -104,8 +123,7 @@ class _FoldedSkip:
 
     def __init__(self, layer: ToRGBLayer, w: Float[Tensor, "1 w"], dtype: torch.dtype, inputs: int) -> None:
         self.clamp, self.bias = layer.clamp, layer.bias.float()
-        weight = layer.weight * (layer.affine(w) * layer.weight_gain)[0, None, :, None, None]
-        self.weight = weight.to(dtype)
+        self.weight = skip_weights(layer, w).to(dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         y = F.conv2d(x, self.weight).float() + self.bias[:, None, None]

@@ -476,11 +476,16 @@ class Generator(nn.Module):
 
         ``patch`` says that the inputs are a window of a rendered picture, to be enlarged without resizing.
         """
-        skip = rgb
-        if self.profile.alpha:
-            assert alpha is not None, "this prior's pictures carry alpha"
-            skip = torch.cat([rgb, 2 * alpha - 1], dim=1)
-        return self.superresolution(features, skip, ws, noise=noise, patch=patch)
+        return self.superresolution(features, self.skip_image(rgb, alpha), ws, noise=noise, patch=patch)
+
+    def skip_image(
+        self, rgb: Float[Tensor, "batch 3 height width"], alpha: Float[Tensor, "batch 1 height width"] | None
+    ) -> Float[Tensor, "batch channels height width"]:
+        """The picture that super-resolution adds to: colour, and alpha (given as 0..1) * 2 - 1 where the profile has it."""
+        if not self.profile.alpha:
+            return rgb
+        assert alpha is not None, "this prior's pictures carry alpha"
+        return torch.cat([rgb, 2 * alpha - 1], dim=1)
 
     def forward(
         self,

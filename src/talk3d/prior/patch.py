@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..losses import l1, structure
 from ..render.rays import Rays, rays_through
-from .fast import march
+from .fast import enlarge, march
 from .generator import Generator, composite
 from .superres import BORDER
 
@@ -90,13 +90,13 @@ class Patch:
 def render_patch(
     generator: Generator,
     planes: Float[Tensor, "pictures 3 channels height width"],
-    ws: Float[Tensor, "pictures layers w"],
+    ws: Float[Tensor, "people layers w"],
     cam2world: Float[Tensor, "pictures 4 4"],
     windows: Windows,
     rng: np.random.Generator,
     *,
     superres: bool = True,
-    bfloat16: bool = False,
+    dtype: torch.dtype = torch.float32,
     batch: int | None = None,
     first: int = 0,
 ) -> Patch:
@@ -105,12 +105,12 @@ def render_patch(
     Args:
         generator: who draws.
         planes: of each picture.
-        ws: likewise.
-        cam2world: likewise, OpenCV axes, scene units.
+        ws: of the one person in all pictures, or of each picture.
+        cam2world: of each picture, OpenCV axes, scene units.
         windows: where to look.
         rng: one number is drawn from it.
         superres: also enlarge.
-        bfloat16: enlarge in this precision.
+        dtype: enlarge in this precision.
         batch: of how many pictures these are a part; each then gets the samples that it would get among all of them.
         first: the place of the first of these pictures among them.
     """
@@ -129,8 +129,7 @@ def render_patch(
     features, depth, alpha = (value.mT.unflatten(2, square) for value in (seen.features, seen.depth, seen.alpha))
     final = None
     if superres:
-        with torch.autocast(cam2world.device.type, torch.bfloat16, enabled=bfloat16):
-            final = generator.superresolve(features, features[:, :3], alpha, ws, patch=True).float()
+        final = enlarge(generator, features, alpha, ws, dtype)
         margin = BORDER * final.shape[-1] // windows.side
         final = final[..., margin:-margin, margin:-margin]
     return Patch(torch.cat([features[:, :3], 2 * alpha - 1], 1), depth, final)

@@ -29,6 +29,9 @@ class TrainConfig:
     """Of what encodes tokens, and of what says how much of each expression they play."""
     unet_learning_rate: float = 5e-4
     """Of the U-Net but for its constant part: at four times that rate it learns to say nothing."""
+    descend_every: int = 4
+    """Steps from one in which the U-Net's path down learns to the next. It sees the same planes in all of them, and to learn in
+    each would take a quarter of the time."""
     constant_learning_rate: float = 1e-2
     """Of the part of the delta planes that is the same for all frames."""
     modes_learning_rate: float = 5e-4

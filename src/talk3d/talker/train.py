@@ -243,14 +243,14 @@ class Training:
         codes = encoder.hear(batch.sound.to(device))
         shapes = material.shapes[batch.heard_at].to(device)
         heard = material.conditions.at(batch.index, torch.where(batch.told.to(device), encoder.tell(codes, shapes), codes))
-        delta = self.delta(self.planes, heard)
+        delta = self.delta(self.planes, heard, self.step % config.descend_every == 0)
         planes = torch.add(self.planes, delta, alpha=float(network.unet.scale))
         residual = self.corrections(batch.index)
         pose = heard.rotation + residual
         cameras = orbit.pose(*pose.unbind(-1))
         patch = render_patch(
-            generator, planes, self.ws.expand(len(batch.index), -1, -1), cameras, batch.windows, rng,
-            bfloat16=self.dtype == torch.bfloat16, batch=config.frames_per_step, first=mine.start,
+            generator, planes, self.ws, cameras, batch.windows, rng,
+            dtype=self.dtype, batch=config.frames_per_step, first=mine.start,
         )  # fmt: skip
         views = material.views(batch.index).to(device)
         return Step(
