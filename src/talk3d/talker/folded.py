@@ -17,7 +17,7 @@ from torch import Tensor
 from ..prior.synthesis import upsample2d
 from .delta import DeltaNetwork
 from .tokens import Conditions
-from .unet import PLANES_MIXED_ALONG, PlaneLinear, SplitConv, TransformerBlock, Trunk, UNetConfig
+from .unet import PlaneLinear, SplitConv, TransformerBlock, Trunk, UNetConfig, told_by
 
 LAST = torch.channels_last
 
@@ -101,20 +101,19 @@ class _FoldedLevel:
     def __init__(self, conv: SplitConv, config: UNetConfig, dtype: torch.dtype) -> None:
         self.slope = conv.slope
         weight = conv.conv0.weight.unflatten(0, (3, -1)).unflatten(2, (3, -1))  # [target, O, source, C, 3, 3]
-        axes = PLANES_MIXED_ALONG[config.rollout]
         own: list[Tensor] = []
         lines: tuple[list[Tensor], list[Tensor]] = ([], [])
         self.sources: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])  # whose line each target gets
         for target in range(3):
             own.append(weight[target, :, target])
             for shared in (0, 1):  # along the target's width, and along its height
-                (source,) = (s for s in range(3) if s != target and axes[target][shared] in axes[s])
+                source, axis = told_by(config.rollout, target, shared)
                 kernel = weight[target, :, source]
                 # Over the axis it does not change along: all three rows, and those that are missing at the first and the last.
                 across = kernel if shared == 0 else kernel.mT
                 lines[shared].append(torch.cat([across.sum(2), -across[:, :, 0], -across[:, :, 2]]))
                 # The source's mean over its other axis leaves a line along the shared one.
-                self.sources[shared].append((source, axes[source].index(axes[target][shared])))
+                self.sources[shared].append((source, axis))
         self.own = torch.cat(own).to(dtype, memory_format=LAST)
         self.lines = [torch.cat(line).to(dtype) for line in lines]
         assert conv.conv0.bias is not None

@@ -20,7 +20,7 @@ from ..prior.synthesis import downsample2d, upsample2d
 from .delta import DeltaNetwork
 from .folded import LAST, why_not
 from .tokens import Conditions
-from .unet import PLANES_MIXED_ALONG, PlaneLinear, SplitConv, TransformerBlock
+from .unet import PlaneLinear, SplitConv, TransformerBlock, told_by
 
 
 class QuickDelta:
@@ -89,7 +89,6 @@ class QuickDelta:
         What a plane is told of another does not change along one of its axes. Nor does a convolution of it but for its first
         and last line, where the kernel reaches beyond the plane: three lines say all.
         """
-        axes = PLANES_MIXED_ALONG[self.network.config.unet.rollout]
         # All at once: the gradient of a part by itself is as large as the whole, and zero but for the part.
         weight = conv.conv0.weight.unflatten(0, (3, -1)).unflatten(2, (3, -1))  # [target, O, source, C, 3, 3]
         kernels = [of_target.unbind(1) for of_target in weight.unbind(0)]
@@ -101,9 +100,8 @@ class QuickDelta:
         for shared in (0, 1):  # along the target's width, and along its height
             pairs = []
             for target in range(3):
-                along = axes[target][shared]
-                (source,) = (s for s in range(3) if s != target and along in axes[s])
-                pairs.append((lines[axes[source].index(along)][source], kernels[target][source]))
+                source, axis = told_by(self.network.config.unet.rollout, target, shared)
+                pairs.append((lines[axis][source], kernels[target][source]))
             line, kernel = (torch.cat(parts, place) for parts, place in zip(zip(*pairs, strict=True), (1, 0), strict=True))
             three = line[:, :, None].expand(-1, -1, 3, -1) if shared == 0 else line[..., None].expand(-1, -1, -1, 3)
             told.append(self._convolve(three, kernel, None))

@@ -122,6 +122,14 @@ def roll_out(planes: Planes, kind: RollOut = "aligned") -> Float[Tensor, "batch 
     return torch.stack([torch.cat([seen(source, target) for source in range(3)], 1) for target in range(3)], 1)
 
 
+def told_by(kind: RollOut, target: int, along: int) -> tuple[int, int]:
+    """The plane that tells another what changes along its width (0) or height (1), and which of its own axes that is."""
+    axes = PLANES_MIXED_ALONG[kind]
+    shared = axes[target][along]
+    (source,) = (plane for plane in range(3) if plane != target and shared in axes[plane])
+    return source, axes[source].index(shared)
+
+
 def _normalisation(kind: Normalisation, channels: int) -> nn.Module:
     """Over the channels of three planes, none of which is mixed with another's."""
     match kind:
