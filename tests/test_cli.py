@@ -1,5 +1,6 @@
 """The command line: help is quick and light, errors are for people."""
 
+import errno
 import importlib.metadata
 import os
 import subprocess
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import talk3d
 from talk3d import cli, frozen
 from talk3d.errors import ConfigError, Talk3DError
 from talk3d.talker.drive import Camera
@@ -48,7 +50,12 @@ def test_help_imports_only_the_command_line(command: str) -> None:
     assert result.returncode == 0, result.stderr
     assert "talk3d" in result.stdout
     modules = result.stderr.split()
-    assert {name for name in modules if name.startswith("talk3d")} == {"talk3d", "talk3d.cli", "talk3d.errors"}
+    assert {name for name in modules if name.startswith("talk3d")} == {
+        "talk3d",
+        "talk3d.cli",
+        "talk3d.errors",
+        "talk3d.progress",
+    }
     outside = {name.partition(".")[0] for name in modules} - sys.stdlib_module_names
     installed = set(importlib.metadata.packages_distributions())
     assert outside & installed <= LIGHT
@@ -83,6 +90,67 @@ def test_unknown_or_half_a_command_is_a_usage_error(
 ) -> None:
     status, _ = fails(words, monkeypatch, capsys)
     assert status == 2
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("prepar", "`prepare`"), ("models", "`models install` or `models list`"), ("xyzzy", "lists all")]
+)
+def test_a_wrong_command_is_told_the_right_one(
+    word: str, meant: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, text = fails([word], monkeypatch, capsys)
+    assert text.startswith(f"talk3d: There is no command `{word}`.")
+    assert meant in text
+
+
+def test_the_version_is_the_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["talk3d", "--version"])
+    cli.main()
+    assert capsys.readouterr().out == f"talk3d {talk3d.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "command", ["prepare film.mp4 --consent self", "speak a.talk3d b.wav", "train a.subject", "personalize a"]
+)
+def test_a_place_below_a_file_is_refused_before_any_work(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "clip.mp4").write_text("precious")
+    monkeypatch.chdir(tmp_path)
+    status, text = fails([*command.split(), "-o", str(Path("clip.mp4") / "deeper" / "x.mp4")], monkeypatch, capsys)
+    assert status == 2
+    assert "is a file, no folder" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_a_full_disk_is_one_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def full() -> list[frozen.ModelStatus]:
+        raise OSError(errno.ENOSPC, "No space left on device", "out.mp4")
+
+    monkeypatch.setattr(frozen, "list_models", full)
+    status, text = fails(["models", "list"], monkeypatch, capsys)
+    assert status == 2
+    assert "No space left on device: 'out.mp4'" in text
+
+
+def test_being_asked_to_end_tidies_up_as_ctrl_c_does(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from talk3d import cli, frozen\n"
+        "from talk3d.partials import writing_folder\n"
+        "def terminated():\n"
+        f"    with writing_folder(Path({str(tmp_path / 'x')!r})):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        signal.pause()\n"
+        "frozen.list_models = terminated\n"
+        "sys.argv = ['talk3d', 'models', 'list']\n"
+        "cli.main()\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 130
+    assert "interrupted" in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_errors_are_one_message_without_a_traceback(
@@ -125,7 +193,7 @@ def test_an_interruption_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(frozen, "list_models", interrupted)
     status, text = fails(["models", "list"], monkeypatch, capsys)
     assert status == 130
-    assert "Run the same command to go on" in text
+    assert "The same command goes on" in text
 
 
 def test_an_error_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,13 +224,14 @@ def test_prepare_ends_with_the_verdict(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setattr(sys, "argv", words)
     cli.main()
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-5:-1] == [
+    assert lines[-6:-2] == [
         "note: It came late.",
         "note: It is soft. Add light.",
         "work: 550 frames, 500 for training, the rest for testing",
         "Usable, but the picture is soft.",
     ]
-    assert str(Path("work") / "report.html") in lines[-1]
+    assert str(Path("work") / "report.html") in lines[-2]
+    assert lines[-1] == "Next: talk3d personalize work -o work.subject"
     assert asked["seconds"] == 30.0
 
 

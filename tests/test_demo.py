@@ -58,9 +58,12 @@ def test_the_whole_demo(tmp_path, monkeypatch):
     assert "training" in stages
     assert "inverting" not in stages
     assert "cone" in Avatar.open(output / "paul.talk3d").notes["views"]
-    assert {"views", "demo.mp4", "contact-sheet.png", "source.mp4", "front.mp4", "orbit.mp4", "report"} <= {
-        p.name for p in output.iterdir()
-    }
+    spoken = {f"speaking-{camera}.mp4" for camera in ("source", "front", "orbit")}
+    assert {"views", "demo.mp4", "contact-sheet.png", "report", *spoken} <= {p.name for p in output.iterdir()}
+    for film in (*spoken, "demo.mp4", "test.mp4"):
+        said = probe(output / film).metadata
+        assert "AI-generated" in said["notice"], film
+        assert said["consent"] == "synthetic", film
     size = TINY.image_resolution
     film = list(read_frames(output / "demo.mp4"))
     assert len(film) == 25

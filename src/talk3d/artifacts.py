@@ -85,11 +85,15 @@ class Artifact:
             manifest = json.loads(_read_member(path, MANIFEST))
             kind, version, members = manifest["kind"], manifest["format"], manifest["members"]
         except (KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            if _is_cut_off(path):
+                raise ArtifactError(
+                    f"`{path}` is cut off or damaged: its table of contents is missing. Copy it again from where it was whole."
+                ) from error
             raise ArtifactError(
-                f"`{path}` is not a talk3d {cls.kind}: it has no readable {MANIFEST} ({error}). {cls._how_to_make()}"
+                f"`{path}` is not a talk3d {cls.kind}: it has no readable {MANIFEST}. {cls._how_to_make()}"
             ) from error
         if kind != cls.kind:
-            raise ArtifactError(f"`{path}` is a {kind}, but a {cls.kind} is needed here. {cls._how_to_make()}")
+            raise ArtifactError(f"`{path}` is of the kind {kind}, but {cls.kind} is needed here. {cls._how_to_make()}")
         if version > FORMAT_VERSION:
             raise ArtifactError(
                 f"`{path}` uses artifact format {version}, but this talk3d {__version__} reads up to {FORMAT_VERSION}. "
@@ -205,7 +209,32 @@ class Draft:
     def write_tensors(self, member: str, tensors: Mapping[str, Tensor]) -> None:
         import safetensors.torch
 
-        safetensors.torch.save_file({k: v.detach().contiguous() for k, v in tensors.items()}, self.folder / member)
+        path = self.folder / member
+        safetensors.torch.save_file({k: v.detach().contiguous() for k, v in tensors.items()}, path)
+        # The library makes files for their owner alone; an artifact's are like all others.
+        mask = os.umask(0)
+        os.umask(mask)
+        path.chmod(0o666 & ~mask)
+
+
+def refuse_other(cls: type[Artifact], path: Path, overwrite: bool) -> None:
+    """As `refuse_existing`, and refuse to replace anything but an artifact of the same kind.
+
+    Raises:
+        OutputExistsError: `path` is taken, or cannot be made.
+        ConfigError: its folder may not be written to.
+    """
+    refuse_existing(path, overwrite)
+    if not path.exists():
+        return
+    try:
+        kind = json.loads(_read_member(path, MANIFEST))["kind"]  # of any format: older ones are there to be replaced
+    except (KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile):
+        kind = None
+    if kind != cls.kind:
+        raise OutputExistsError(
+            f"`{path}` exists and is no {cls.kind}, so `--overwrite` does not apply to it. Choose another output."
+        )
 
 
 @contextlib.contextmanager
@@ -221,16 +250,7 @@ def creating(cls: type[Artifact], path: Path | str, *, overwrite: bool = False, 
         OutputExistsError: `path` is taken.
     """
     path = Path(path)
-    refuse_existing(path, overwrite)
-    if path.exists():
-        try:
-            kind = json.loads(_read_member(path, MANIFEST))["kind"]  # of any format: older ones are there to be replaced
-        except (KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile):
-            kind = None
-        if kind != cls.kind:
-            raise OutputExistsError(
-                f"`{path}` exists and is not a {cls.kind}, so `--overwrite` does not apply to it. Choose another output."
-            )
+    refuse_other(cls, path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = partial_path(path)
     remove_stale_partials(path)
@@ -249,6 +269,14 @@ def creating(cls: type[Artifact], path: Path | str, *, overwrite: bool = False, 
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         partial_path(path, "zip").unlink(missing_ok=True)
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether a file begins as a zip does, but does not end as one."""
+    if path.is_dir() or zipfile.is_zipfile(path):
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 def annotate(path: Path, notes: Mapping[str, Any]) -> None:

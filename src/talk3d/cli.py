@@ -5,18 +5,22 @@ Nothing heavy is imported before a command runs, so that help appears at once.
 
 from __future__ import annotations
 
+import difflib
+import errno
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import Positional, arg
 
-from .errors import ConfigError, ModelMissingError, Talk3DError
+from . import __version__
+from .errors import ArtifactError, ConfigError, ModelMissingError, Talk3DError
+from .progress import bar
 
 Video = Annotated[Path, arg(metavar="VIDEO")]
 Output = Annotated[Path, arg(aliases=["-o"])]
@@ -25,36 +29,45 @@ Consent = Literal["self", "permission", "synthetic"]
 
 GROUPS = ("models", "heads", "prior", "bench")
 """Commands of two words."""
+REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE}
+"""What the system may have against any command: no room, no right to write."""
 
 
 def main() -> None:
     """Entry point of `talk3d`."""
+    commands: dict[str, Callable[..., None]] = {
+        "models install": models_install,
+        "models list": models_list,
+        "prepare": prepare,
+        "personalize": personalize,
+        "train": train,
+        "import-talker": import_talker,
+        "speak": speak,
+        "evaluate": evaluate,
+        "bench views": bench_views,
+        "bench tokens": bench_tokens,
+        "bench speed": bench_speed,
+        "demo": demo,
+        "heads sheet": heads_sheet,
+        "prior train": prior_train,
+        "prior sample": prior_sample,
+        "prior inspect": prior_inspect,
+        "prior evaluate": prior_evaluate,
+        "prior import": prior_import,
+        "bench truth": bench_truth,
+    }
     words = sys.argv[1:]
-    if len(words) > 1 and words[0] in GROUPS and not words[1].startswith("-"):
+    if words == ["--version"]:
+        print(f"talk3d {__version__}")
+        return
+    if words and words[0] in GROUPS:
         words = [" ".join(words[:2]), *words[2:]]
     try:
+        if words and not words[0].startswith("-") and words[0] not in commands:
+            raise ConfigError(_no_such(words[0], list(commands)))
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is asked to end tidies up as after Ctrl-C
         tyro.extras.subcommand_cli_from_dict(
-            {
-                "models install": models_install,
-                "models list": models_list,
-                "prepare": prepare,
-                "personalize": personalize,
-                "train": train,
-                "import-talker": import_talker,
-                "speak": speak,
-                "evaluate": evaluate,
-                "bench views": bench_views,
-                "bench tokens": bench_tokens,
-                "bench speed": bench_speed,
-                "demo": demo,
-                "heads sheet": heads_sheet,
-                "prior train": prior_train,
-                "prior sample": prior_sample,
-                "prior inspect": prior_inspect,
-                "prior evaluate": prior_evaluate,
-                "prior import": prior_import,
-                "bench truth": bench_truth,
-            },
+            commands,
             prog="talk3d",
             args=words,
             description="A 3D talking portrait from one ordinary video of one person. "
@@ -63,9 +76,23 @@ def main() -> None:
     except Talk3DError as error:
         print(f"talk3d: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        print(f"talk3d: the system says no: {error}. Nothing half-written is left.", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
-        print("\ntalk3d: interrupted; nothing half-written is left. Run the same command to go on.", file=sys.stderr)
+        text = "interrupted; nothing half-written is left. The same command goes on from what it had saved."
+        print(f"\ntalk3d: {text}", file=sys.stderr)
         sys.exit(130)
+
+
+def _no_such(command: str, commands: list[str]) -> str:
+    """What to say of a command that there is not."""
+    group = command.split()[0]
+    near = [name for name in commands if name.startswith(f"{group} ")] or difflib.get_close_matches(command, commands)
+    meant = f" Did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else ""
+    return f"There is no command `{command}`.{meant} `talk3d --help` lists all."
 
 
 def models_install(wheel: Path | None = None) -> None:
@@ -76,7 +103,7 @@ def models_install(wheel: Path | None = None) -> None:
     """
     from . import frozen
 
-    with _bar("Installing models") as report:
+    with bar("Installing models") as report:
         frozen.install_models(lambda text: report(0.0, text), wheel=wheel)
     models_list()
 
@@ -128,7 +155,7 @@ def prepare(
     late = parse_sync(sync)
     source = film_or_pictures(video, fps)
     model = load_prior(prior or shipped("prior"))
-    with _bar("Preparing") as report:
+    with bar("Preparing") as report:
         capture = build.prepare(
             source,
             output,
@@ -149,6 +176,7 @@ def prepare(
     print(f"{output}: {capture.count} frames, {len(range(*capture.train))} for training, the rest for testing")
     print(capture.report["verdict"])
     print(f"What was checked, with pictures and curves: {capture.path('report.html')}")
+    print(f"Next: talk3d personalize {output} -o {output.with_suffix('.subject')}")
 
 
 def personalize(
@@ -166,20 +194,23 @@ def personalize(
         prior: the Prior folder the Capture was prepared with, if not the shipped one.
         overwrite: replace an existing Subject.
     """
+    from .artifacts import Subject, refuse_other
     from .capture.artifact import Capture
     from .capture.frames import working_folder
-    from .partials import refuse_existing
     from .personalize.preview import preview_of
     from .personalize.subject import PersonalizeConfig
     from .personalize.subject import personalize as make
     from .prior.generator import load_prior
 
-    refuse_existing(output, overwrite)
+    refuse_other(Subject, output, overwrite)
     clip = Capture.open(capture)
     model = load_prior(prior or shipped("prior"))
     config = PersonalizeConfig()
-    with _bar("Personalizing") as report, working_folder(output) as cache:
-        make(clip, model, config, report, cache, preview_of(output)).save(output, clip, model, config, overwrite)
+    with bar("Personalizing") as report, working_folder(output) as cache:
+        preview = preview_of(output)
+        make(clip, model, config, report, cache, preview).save(output, clip, model, config, overwrite)
+    print(f"{output}: how like the person it is, {preview} shows")
+    print(f"Next: talk3d train {output} -o {output.with_suffix('.talk3d')} --minutes 30")
 
 
 def train(
@@ -207,19 +238,24 @@ def train(
         precision: of convolutions; auto is bfloat16 where the GPU or CPU multiplies it by itself, which is faster.
         overwrite: replace an existing Avatar.
     """
+    from .artifacts import Avatar, refuse_other
     from .bench.views import note_views
     from .capture.artifact import Capture
-    from .partials import refuse_existing
     from .prior.subject import load_subject
-    from .runs import join
+    from .runs import STATE, join
     from .talker.config import TrainConfig
     from .talker.objective import LossWeights
     from .talker.speak import Speaker, save_avatar
     from .talker.train import finish_run, frames_note, run_folder, train_talker
 
-    refuse_existing(output, overwrite)
+    refuse_other(Avatar, output, overwrite)
     weights = LossWeights.parse(loss)
     person = load_subject(subject)
+    if capture is None and not person.capture_path.exists():
+        raise ArtifactError(
+            f"The Capture that `{subject}` was made from is no longer at `{person.capture_path}`. If it was moved, say where "
+            "to with `--capture`."
+        )
     clip = Capture.open(capture or person.capture_path)
     clip.require_hash(person.capture_hash, "Subject")
     config = TrainConfig(
@@ -229,19 +265,22 @@ def train(
     with join() as workers:
         if workers.rank == 0 and (note := frames_note(clip, config)):
             print(f"note: {note}")
-        with _bar("Training") as report:
+        if workers.rank == 0 and (run / STATE).exists():
+            print(f"note: goes on with the training in {run}")
+        with bar("Training") as report:
             talker = train_talker(person, clip, run, config, lambda part, text: report(part, text), workers)
     if workers.rank:
         return  # of several processes, the first one saves and measures what they learnt together
     save_avatar(output, person, clip, talker, config, overwrite)
     finish_run(run)
     try:
-        with _bar("Measuring views") as report:
+        with bar("Measuring views") as report:
             views = note_views(output, Speaker(output), report)
     except ModelMissingError as error:
         print(f"note: {output} is complete, but it was not measured from which angles it holds up. {error}")
         return
     print(f"{output}: " + (f"trusted for {views.cone}" if views.cone else "not even the front holds; train it longer"))
+    print(f"Next: talk3d speak {output} SOUND -o hello.mp4")
 
 
 def import_talker(
@@ -282,7 +321,7 @@ def import_talker(
 
     refuse_existing(output, overwrite)
     files = imported.Talk3DFiles(checkpoint, generator, latent, cameras, angles, landmarks)
-    with _bar("Importing"):
+    with bar("Importing"):
         imported.import_talker(files, output, extractor, consent, plane_axes, overwrite)
     print(f"{output}: {imported.LICENCE}")
 
@@ -326,6 +365,7 @@ def speak(
     from .runs import chosen_device
     from .talker import speak as talker
     from .talker.drive import Camera
+    from .video.clock import FPS
 
     refuse_existing(output, overwrite)
     config = talker.SpeakConfig(Camera.parse(camera), mark, seed, protocol, lips, blinks, motion)
@@ -338,8 +378,9 @@ def speak(
         moves = speaker.motion_of(drive, *talker.reenacted(speaker, drive))
     if warning := talker.outside_trusted_views(speaker, config.camera, moves):
         print(f"note: {warning}")
-    with _bar("Speaking") as report:
-        talker.speak(speaker, sound, output, config, overwrite, lambda done, total: report(done / total, ""), drive)
+    with bar("Speaking") as report:
+        count = talker.speak(speaker, sound, output, config, overwrite, lambda done, total: report(done / total, ""), drive)
+    print(f"{output}: {count} frames, {count / FPS:.1f} s")
 
 
 def evaluate(
@@ -367,7 +408,7 @@ def evaluate(
 
     from .evaluate import report as reports
 
-    with _bar("Evaluating") as report:
+    with bar("Evaluating") as report:
         scores = reports.evaluate(
             result,
             truth,
@@ -402,7 +443,7 @@ def bench_views(
     from .bench import views as bench
     from .prior.generator import load_prior
 
-    with _bar("Looking around") as report:
+    with bar("Looking around") as report:
         views, scores = bench.bench_views(avatar, output, truth, load_prior(prior or shipped("prior")), overwrite, report)
     print(bench.table(views, scores))
     print(f"{output / 'views.png'}, {output / 'sheet.png'}")
@@ -427,7 +468,7 @@ def bench_tokens(
     """
     from .bench import tokens as bench
 
-    with _bar("Exchanging tokens") as report:
+    with bar("Exchanging tokens") as report:
         found = bench.bench_tokens(avatar, truth, output, frames, overwrite, report)
     print(bench.table(found))
     print(f"{output / 'report.html'}, {output / 'attention.png'}")
@@ -447,7 +488,7 @@ def bench_speed(
     from .bench import speed as bench
     from .bench.speed_report import table
 
-    with _bar("Measuring speed") as report:
+    with bar("Measuring speed") as report:
         found = bench.bench_speed(avatar, report)
     print(table(found))
     if json is not None:
@@ -467,10 +508,13 @@ def demo(output: Output = Path("out/demo"), minutes: float = 5.0) -> None:
     from .demo import run_demo
     from .evaluate.report import as_table
 
-    with _bar("Demo") as report:
+    with bar("Demo") as report:
         scores = run_demo(output, minutes, report)
     rich.print(as_table(scores))
-    print(f"The film is {output / 'demo.mp4'}, its contact sheet {output / 'contact-sheet.png'}.")
+    print(f"{output / 'demo.mp4'}: new words, as filmed, from the front, and orbiting; contact-sheet.png shows frames of it")
+    print(f"{output / 'report' / 'report.html'}: how near frames come that it did not learn from")
+    print(f"{output / 'views' / 'sheet.png'}: the head from all sides, and where it falls apart")
+    print(f"Next: talk3d speak {output / 'paul.talk3d'} SOUND -o hello.mp4, and then a film of your own: see README")
 
 
 def heads_sheet(output: Output, heads: Path | None = None, count: int = 48, seed: int = 0, overwrite: bool = False) -> None:
@@ -486,7 +530,7 @@ def heads_sheet(output: Output, heads: Path | None = None, count: int = 48, seed
     from .heads.model import HeadPack
     from .heads.sheet import write_sheet
 
-    with _bar("Drawing heads") as report:
+    with bar("Drawing heads") as report:
         write_sheet(HeadPack(heads), output, count, seed, overwrite, report)
     print(f"{output}: {count} heads")
 
@@ -539,7 +583,7 @@ def prior_train(
         raise ConfigError("Give either `--heads` or `--images`: a prior learns the ones or the others.")
     begin = load_prior(start).generator if start else None
     folder = work or make.default_work(output)
-    with _bar("Training the prior") as report:
+    with bar("Training the prior") as report:
         if images:
             dataset = LabelledDataset(images, mirror)
             make.from_images(dataset, output, folder, preset, begin, adversarial_steps, tensorboard, report, overwrite)
@@ -573,7 +617,7 @@ def prior_import(
     from .pretrain.imported import import_prior
 
     refuse_existing(output, overwrite)
-    with _bar("Importing") as report:
+    with bar("Importing") as report:
         import_prior(checkpoint, output, plane_axes, measure_landmarks, report, overwrite)
     if not measure_landmarks:
         print("note: without `--measure-landmarks` no video can be prepared with this prior.")
@@ -601,7 +645,7 @@ def prior_sample(
     from .prior.generator import load_prior
     from .prior.show import sample
 
-    with _bar("Sampling") as report:
+    with bar("Sampling") as report:
         sample(load_prior(prior or shipped("prior")), output, count, seed, truncation, overwrite, report)
     print(f"{output / 'samples.png'}, {output / 'samples.mp4'}")
 
@@ -648,14 +692,14 @@ def prior_evaluate(
         frechet.require_enough(samples)
     pack, judged = HeadPack(heads), load_prior(prior or shipped("prior"))
     config = bench.PriorBenchConfig(one_view=count, five_views=-(-count // 3), random_weights=-(-count // 3))
-    with _bar("Inverting heads") as report:
+    with bar("Inverting heads") as report:
         results = bench.bench_prior(judged, pack, output, config, report)
     print(bench.table(results))
     if samples:
         known = output / "samples.json"
         spread = json.loads(known.read_text()) if known.exists() else {}
         if spread.get("pictures") != samples:
-            with _bar("Comparing samples") as report:
+            with bar("Comparing samples") as report:
                 spread = frechet.bench_samples(judged.generator, pack, load_headnet(), samples, report)
             bench.write_json(known, spread)
         print(
@@ -689,7 +733,7 @@ def bench_truth(
     films = pack or shipped("truth")
     names = list(subjects) or bench.people_of(films)
     config = bench.TruthBenchConfig(train=TrainConfig(minutes=minutes))
-    with _bar("Bench") as report:
+    with bar("Bench") as report:
         results = bench.bench_truth(load_prior(prior or shipped("prior")), films, names, output, config, report)
     print(bench.table(results))
     print(f"{output / 'truth.json'}, {output / 'sheet.png'}")
@@ -698,35 +742,6 @@ def bench_truth(
 def shipped(name: str) -> Path:
     """A file or folder that ships inside the package."""
     return Path(__file__).parent / "assets" / name
-
-
-@contextmanager
-def _bar(title: str) -> Iterator[Callable[..., None]]:
-    """A progress bar with the time left; the function it yields takes (part done 0..1, text) or (stage, part done)."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"))
-    # Of several processes that torchrun starts, one reports.
-    quiet = os.environ.get("RANK", "0") != "0"
-    with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[text]}"), disable=quiet) as bar:
-        task = bar.add_task(title, total=1.0, text="")
-        stage = title
-
-        def report(first: float | str, second: str | float = "") -> None:
-            nonlocal task, stage
-            if isinstance(first, str):
-                part, text, name = float(second or 0.0), "", f"{title}: {first}"
-            else:
-                part, text, name = first, str(second), title
-            if name != stage:
-                # A new stage takes its own time: estimates of the last one say nothing about it.
-                stage = name
-                bar.stop_task(task)
-                task = bar.add_task(name, total=1.0, text="")
-            bar.update(task, completed=part, text=text)
-
-        yield report
-        bar.update(task, completed=1.0)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ from .talker.config import TrainConfig
 from .talker.drive import Camera
 from .talker.speak import SpeakConfig, Speaker, speak
 from .video.clock import AUDIO_RATE
+from .video.provenance import provenance
 from .video.read import read_audio, read_frames
 from .video.write import VideoWriter
 
@@ -50,12 +52,13 @@ def run_demo(output: Path, minutes: float, report: Progress) -> Scores:
         bench_views(avatar_at, output / "views", None, prior, False, lambda part, _: report("measuring views", part))
 
     speaker = Speaker(avatar_at)
-    videos = [output / f"{camera}.mp4" for camera in CAMERAS]
+    videos = [output / f"speaking-{camera}.mp4" for camera in CAMERAS]
     for camera, video in zip(CAMERAS, videos, strict=True):
         settings_of_view = SpeakConfig(camera=Camera.parse(camera))
         say = f"speaking ({camera})"
         speak(speaker, drive, video, settings_of_view, True, lambda done, total, say=say: report(say, done / total))
-    _side_by_side(videos, output / "demo.mp4", drive)
+    seen = provenance(speaker.artifact.consent, {"avatar": speaker.artifact.hash, "cameras": CAMERAS})
+    _side_by_side(videos, output / "demo.mp4", drive, seen)
     _contact_sheet(output / "demo.mp4", output / "contact-sheet.png")
 
     test = output / "test.mp4"
@@ -64,12 +67,13 @@ def run_demo(output: Path, minutes: float, report: Progress) -> Scores:
     return evaluate(test, capture_at, output / "report", progress=report, overwrite=True)
 
 
-def _side_by_side(videos: list[Path], output: Path, sound: Path) -> None:
+def _side_by_side(videos: list[Path], output: Path, sound: Path, metadata: Mapping[str, Any]) -> None:
     """All views in one film, with sound."""
     rows: Iterator[tuple[np.ndarray, ...]] = zip(*(read_frames(video) for video in videos), strict=True)
     first = next(iter(read_frames(videos[0], stop=1)))
     height, width = first.shape[:2]
-    with VideoWriter(output, (width * len(videos), height), audio_rate=AUDIO_RATE, overwrite=True) as writer:
+    size = (width * len(videos), height)
+    with VideoWriter(output, size, audio_rate=AUDIO_RATE, metadata=metadata, overwrite=True) as writer:
         writer.write_audio(read_audio(sound))
         for row in rows:
             writer.write(np.concatenate(row, 1))

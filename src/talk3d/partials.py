@@ -9,11 +9,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import OutputExistsError
+from .errors import ConfigError, OutputExistsError
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raises OutputExistsError if `path` is taken and may not be replaced. Call before any expensive work."""
+    """Refuse an output that is taken and may not be replaced, or that cannot be made. Call before any expensive work.
+
+    Raises:
+        OutputExistsError: it exists, or a file is where it needs a folder.
+        ConfigError: its folder may not be written to.
+    """
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise OutputExistsError(f"`{path}` cannot be made: `{above}` is a file, no folder. Choose another output.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise ConfigError(f"`{path}` cannot be made: you may not write to `{above}`. Choose another output.")
     if path.exists() and not overwrite:
         raise OutputExistsError(
             f"`{path}` already exists and nothing is overwritten silently. Choose another output, or pass `--overwrite`."

@@ -29,7 +29,9 @@ from talk3d.errors import (
     NoFaceError,
     OutputExistsError,
 )
+from talk3d.video.provenance import provenance
 from talk3d.video.read import read_frames
+from talk3d.video.write import VideoWriter
 
 SIDE = 128
 Prepare = Callable[..., Capture]
@@ -334,6 +336,26 @@ def test_settings_that_cannot_be(film: Path, run: Prepare, tmp_path: Path) -> No
         run(film, tmp_path / "capture", consent="none", progress=refuse_work)
     with pytest.raises(ConfigError, match="resolution"):
         run(film, tmp_path / "capture", resolution=101, progress=refuse_work)
+
+
+@pytest.mark.parametrize("consent", ["self", "permission"])
+def test_who_agreed_does_not_change_on_the_way(consent: str, run: Prepare, tmp_path: Path) -> None:
+    """A film that an avatar spoke is no recording of somebody else."""
+    made = tmp_path / "made.mp4"
+    with VideoWriter(made, (64, 64), metadata=provenance("synthetic", {"avatar": "ab12"})) as writer:
+        for _ in range(50):
+            writer.write(np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(ConfigError, match=r"talk3d made it.*`--consent synthetic`"):
+        run(made, tmp_path / "capture", consent=consent, progress=refuse_work)
+    with pytest.raises(MediaError, match="sound"):  # what is wrong with it beside that
+        run(made, tmp_path / "capture", consent="synthetic", progress=refuse_work)
+
+
+def test_only_a_capture_is_replaced_by_one(film: Path, run: Prepare, tmp_path: Path) -> None:
+    (tmp_path / "capture").write_text("precious")
+    with pytest.raises(OutputExistsError, match="no Capture, so `--overwrite` does not apply"):
+        run(film, tmp_path / "capture", overwrite=True, progress=refuse_work)
+    assert (tmp_path / "capture").read_text() == "precious"
 
 
 def test_missing_models(film: Path, run: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

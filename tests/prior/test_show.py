@@ -52,7 +52,9 @@ def test_samples_and_film_are_written_whole(prior: LoadedPrior, tmp_path: Path) 
     sample(prior, tmp_path / "out", 10, 0, 0.7, False, lambda *_: None)
     sheet = cv2.imread(str(tmp_path / "out" / "samples.png"))
     assert sheet.shape == (2 * 64, 8 * 64, 3)
-    info = probe(tmp_path / "out" / "samples.mp4").video
+    film = probe(tmp_path / "out" / "samples.mp4")
+    assert "AI-generated" in film.metadata["notice"]
+    info = film.video
     assert info is not None
     assert (info.width, info.fps) == (64, 25)
     assert sum(1 for _ in read_frames(tmp_path / "out" / "samples.mp4")) == 200

@@ -182,6 +182,12 @@ def test_a_camera_outside_the_trusted_views_is_warned_of_and_recorded(avatar, tm
     if warning:
         assert "yaw -15 to +30, pitch -10 to +20 degrees" in warning
         assert "sharpness failed" in warning
+        went = {
+            "-20,10": "to -20 degrees of yaw and",
+            "0,25": "to +25 degrees of pitch",
+            "orbit": "from -30 to +30 degrees of yaw",
+        }
+        assert went[camera] in warning
     speak(speaker, sound_file(tmp_path / "s.wav", 0.1), tmp_path / "o.mp4", SpeakConfig(view), False, lambda done, total: None)
     assert probe(tmp_path / "o.mp4").metadata["talk3d"].get("outside_trusted_views", False) == outside
 
@@ -189,7 +195,7 @@ def test_a_camera_outside_the_trusted_views_is_warned_of_and_recorded(avatar, tm
 def test_a_source_camera_that_is_really_outside_is_warned_of(avatar, tmp_path):
     speaker = Speaker(noted(avatar, tmp_path, {"yaw": [-15.0, 15.0], "pitch": [-10.0, 10.0]}))
     aside = dataclasses.replace(speaker.motion, yaw=speaker.motion.yaw + math.radians(40))
-    assert "40 degrees of yaw" in (outside_trusted_views(speaker, Camera("source"), aside) or "")
+    assert "to +40 degrees of yaw" in (outside_trusted_views(speaker, Camera("source"), aside) or "")
 
 
 def test_without_a_note_there_is_no_warning_and_without_a_cone_always(avatar, tmp_path):

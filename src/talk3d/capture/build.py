@@ -22,12 +22,13 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from ..artifacts import creating, refuse_existing
+from ..artifacts import creating, refuse_other
 from ..camera import Orbit
 from ..errors import ConfigError, MediaError, NoFaceError
 from ..frozen import MODELS, model_path
 from ..video.clock import FPS, frames_in
-from ..video.look import VideoInfo, check_complete, require_video
+from ..video.look import VideoInfo, check_complete, probe, require_video
+from ..video.provenance import consent_carried
 from ..video.read import read_frames
 from ..video.source import Pictures
 from .artifact import Capture
@@ -90,7 +91,8 @@ def prepare(
 
     Raises:
         OutputExistsError: `output` exists; nothing was done.
-        ConfigError: bad `consent`, `resolution`, `seconds` or `face`.
+        ConfigError: bad `consent`, `resolution`, `seconds` or `face`; or the film was made here, of somebody who agreed
+            otherwise.
         ModelMissingError: the face models or the voice detector are not installed.
         MediaError: the video cannot be read, is cut off or too short. Before any long work where that can be known.
         NoAudioError: no sound, only silence, or sound for less than half of the video.
@@ -98,7 +100,7 @@ def prepare(
     """
     video, output = video if isinstance(video, Pictures) else Path(video), Path(output)
     say = progress or (lambda stage, part: None)
-    refuse_existing(output, overwrite)
+    refuse_other(Capture, output, overwrite)
     if consent not in CONSENTS:
         raise ConfigError(
             f"consent must be one of {', '.join(CONSENTS)}, not {consent!r}. Say who agreed to be portrayed: you "
@@ -111,7 +113,7 @@ def prepare(
         model_path(name)
     load_voice()
     sound_file = Path(str(video)) if audio is None else Path(audio)
-    info, sound, people = _check_input(video, sound_file)
+    info, sound, people = _check_input(video, sound_file, consent)
     chosen = choose_person(people, face)
     about = {
         "film": identity_of(video), "sound": identity_of(sound_file) if audio else None, "prior": prior_hash,
@@ -192,9 +194,15 @@ def prepare(
     return Capture.open(output)
 
 
-def _check_input(video: Path | Pictures, sound_file: Path) -> tuple[VideoInfo, Heard, list[Person]]:
+def _check_input(video: Path | Pictures, sound_file: Path, consent: str) -> tuple[VideoInfo, Heard, list[Person]]:
     """Everything that can be known to be wrong before the long work; what the film is, what was heard, and who was seen."""
     info = require_video(video)
+    carried = consent_carried(probe(video).metadata) if isinstance(video, Path) else None
+    if carried is not None and carried != consent:
+        raise ConfigError(
+            f"`{video}` says of itself that talk3d made it, of a person with consent `{carried}`: it is no recording, and who "
+            f"agreed does not change on the way. Pass `--consent {carried}`, or give the recording of the person."
+        )
     check_complete(video)
     seconds = info.duration
     if 0 < seconds < MIN_TAKE / FPS:

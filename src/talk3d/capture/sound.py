@@ -94,7 +94,7 @@ def hear(sound_file: Path, seconds: float) -> Heard:
     if described is None:
         raise NoAudioError(
             f"`{sound_file}` has no sound track. An avatar learns from sound and picture together: use a recording "
-            "with sound, or give the sound file as well."
+            "with sound, or give its sound as a file of its own, with `--audio`."
         )
     samples, peak, cut, last = 0, 0.0, set(), np.zeros(RUN - 1, bool)
     for chunk in read_audio_chunks(sound_file, described.rate):  # at its own rate: a resampler rounds what was cut off
@@ -108,12 +108,12 @@ def hear(sound_file: Path, seconds: float) -> Heard:
     if peak < SILENCE:
         raise NoAudioError(
             f"The sound of `{sound_file}` is silent throughout (its peak is {peak:.4f} of full scale). "
-            "Check the recording, or give the sound file as well."
+            "Check the recording, or give its sound as a file of its own, with `--audio`."
         )
     if heard < seconds / 2:
         raise NoAudioError(
             f"`{sound_file}` has {heard:.1f} s of sound for {seconds:.1f} s of picture. Use a recording whose sound is "
-            "whole, or give the sound file as well."
+            "whole, or give its sound as a file of its own, with `--audio`."
         )
     return Heard(heard, peak, described.rate, described.channels, round(len(cut) / max(1.0, heard * FPS), 5))
 

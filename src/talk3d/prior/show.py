@@ -20,6 +20,7 @@ from ..errors import ConfigError
 from ..partials import refuse_existing
 from ..pictures import as_image, in_rows, write_png
 from ..video.clock import FPS
+from ..video.provenance import provenance
 from ..video.write import VideoWriter
 from .generator import Generator, LoadedPrior, composite
 
@@ -124,7 +125,7 @@ def sample(
         progress((number + 1) / (count + frames), "drawing samples")
     write_png(sheet, in_rows(cells, COLUMNS))
     size = generator.profile.image_resolution
-    note = {"talk3d": {"ai_generated": True, "prior": prior.hash}}
+    note = provenance("synthetic", {"prior": prior.hash})
     with VideoWriter(film, (size, size), metadata=note, overwrite=overwrite) as writer:
         for index, picture in enumerate(interpolation(generator, ws[:4], frames)):
             writer.write(picture)

@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from .. import __version__
 from ..artifacts import Avatar as AvatarArtifact
 from ..artifacts import Draft, creating
 from ..camera import ViewCone
@@ -31,6 +30,7 @@ from ..prior.folded import CPU
 from ..prior.generator import Generator, Picture, Profile, composite
 from ..prior.subject import Subject
 from ..video.clock import AUDIO_RATE, FPS, SAMPLES_PER_FRAME
+from ..video.provenance import provenance
 from ..video.read import read_audio_chunks
 from ..video.write import VideoWriter
 from . import folded
@@ -281,6 +281,26 @@ class Speaker:
         )
         return np.concatenate(list(self.way_back.bring(drawn)) if self.way_back else [some.numpy() for some in drawn])
 
+    def provenance(self, config: SpeakConfig, motion: Motion | None = None) -> dict[str, Any]:
+        """What a film of this avatar says of itself: metadata for `VideoWriter`.
+
+        Args:
+            config: how it speaks.
+            motion: how its head moves, if not as in its own film.
+        """
+        parents = self.artifact.parents
+        facts: dict[str, Any] = {
+            "avatar": self.artifact.hash,
+            "capture": parents.get("Capture"),
+            "camera": config.camera.kind,
+            "protocol": "audio-only",
+        }
+        # A film that was made livelier or calmer on purpose says so: whoever scores it should know.
+        facts |= {name: getattr(config, name) for name in ("lips", "blinks", "motion") if getattr(config, name) != 1}
+        if outside_trusted_views(self, config.camera, motion or self.motion):
+            facts["outside_trusted_views"] = True
+        return provenance(self.artifact.consent, facts)
+
     def stream(
         self, chunks: Iterable[np.ndarray], config: SpeakConfig | None = None, live: LiveConfig | None = None
     ) -> Iterator[np.ndarray]:
@@ -348,9 +368,13 @@ def outside_trusted_views(speaker: Speaker, camera: Camera, motion: Motion) -> s
     failed = ", ".join(note["failing"]) + " failed" if note["failing"] else "nobody looked"
     if cone is None:
         return f"This avatar does not hold up even from the front: {failed} when it was measured. Train it longer."
-    yaw, pitch = angles.abs().max(0).values.rad2deg().tolist()
+    least, most = angles.rad2deg().aminmax(dim=0)
+    ways = (
+        f"{f'from {low:+.0f} to' if round(low) != round(high) else 'to'} {high:+.0f} degrees of {name}"
+        for name, low, high in zip(("yaw", "pitch"), least.tolist(), most.tolist(), strict=True)
+    )
     return (
-        f"The camera goes to {yaw:.0f} degrees of yaw and {pitch:.0f} of pitch, but this avatar holds up for {cone} only. "
+        f"The camera goes {' and '.join(ways)}, but this avatar holds up for {cone} only. "
         f"Its pictures were measured; beyond that {failed}. Stay within, or expect flaws."
     )
 
@@ -412,23 +436,8 @@ def speak(
     """
     speaker.require_scalable(config.lips)
     said = _from_sound(speaker, sound) if drive is None else _from_capture(speaker, drive, config.protocol)
-    claims: dict[str, Any] = {
-        "avatar": speaker.artifact.hash,
-        "capture": speaker.artifact.parents.get("Capture"),
-        "camera": config.camera.kind,
-        "protocol": config.protocol if drive else "audio-only",
-    }
-    # A film that was made livelier or calmer on purpose says so: whoever scores it should know.
-    claims |= {name: getattr(config, name) for name in ("lips", "blinks", "motion") if getattr(config, name) != 1}
-    claims |= said.claims
-    if outside_trusted_views(speaker, config.camera, said.motion or speaker.motion):
-        claims["outside_trusted_views"] = True
-    metadata = {
-        "generator": f"talk3d {__version__}",
-        "notice": "AI-generated: this is not a recording.",
-        "consent": speaker.artifact.consent,
-        "talk3d": claims,
-    }
+    metadata = speaker.provenance(config, said.motion)
+    metadata["talk3d"] |= said.claims
     moves = Drive(speaker.motion, config.camera, Blinks(config.seed, said.frames), config.blinks, config.motion, said.motion)
 
     def parts() -> Iterator[tuple[Tensor, Motion, Tensor | None]]:
@@ -508,7 +517,8 @@ def _from_capture(speaker: Speaker, drive: Capture, protocol: str) -> _Said:
     around, silence = speaker.network.config.tokens.windows, silent_window(speaker.audio)
     heard = (audio_neighbourhood(windows, some, around, silence) for some in torch.arange(start, stop).split(BATCH))
     sound = iter([drive.audio()[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME]])
-    return _Said(stop - start, heard, sound, motion, {"shows": drive.hash, "frames": [start, stop], "split": "test"})
+    claims = {"protocol": protocol, "shows": drive.hash, "frames": [start, stop], "split": "test"}
+    return _Said(stop - start, heard, sound, motion, claims)
 
 
 def reenacted(speaker: Speaker, drive: Capture) -> tuple[int, int]:

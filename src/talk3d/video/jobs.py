@@ -168,7 +168,7 @@ def sound(source: dict[str, Any]) -> Iterator[dict[str, Any] | np.ndarray | None
     with opened(source) as container:
         stream = audio_stream(container)
         if stream is None:
-            raise NoAudioError(f"`{shown}` has no sound track. Use a recording with sound, or give a sound file as well.")
+            raise NoAudioError(f"`{shown}` has no sound track. Give one that has sound.")
         rate = stream.codec_context.sample_rate
         if not RATES[0] <= rate <= RATES[1]:
             raise MediaError(
