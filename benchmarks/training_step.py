@@ -36,6 +36,8 @@ from talk3d.talker.tokens import Conditions, TokenConfig
 from talk3d.talker.unet import UNetConfig
 
 FRAMES = 4
+ROUND = TrainConfig().descend_every
+"""Steps after which everything has learnt once."""
 # Training needs pictures with alpha; EG3D's have none.
 PROFILES = {"mini": MINI, "full": dataclasses.replace(FULL, alpha=True)}
 PATHS = ("plain", "fast, float32", "fast, bfloat16")
@@ -74,7 +76,7 @@ def step_of(profile_name: str, path: str) -> Callable[[], None]:
             delta = network(network.unet.trunk(planes), conditions)
             moved, delta = planes + delta, delta / network.unet.scale
         else:
-            delta = quick(planes, conditions, next(number) % TrainConfig().descend_every == 0)
+            delta = quick(planes, conditions, next(number) % ROUND == 0)
             moved = torch.add(planes, delta, alpha=float(network.unet.scale))
         patch = render_patch(generator, moved, person, cameras, windows, rng, dtype=dtype)
         terms = picture_losses(patch, target, behind, windows, 0.4)
@@ -91,7 +93,7 @@ def step_of(profile_name: str, path: str) -> Callable[[], None]:
 
 
 def measure(profile: str, repeats: int) -> dict[str, list[tuple[float, float]]]:
-    """Seconds by the clock and of the processor for each path, in turn."""
+    """Seconds by the clock and of the processor for a step of each path, in turn: means of a round, in which all learns."""
     steps = {path: step_of(profile, path) for path in PATHS}
     for step in steps.values():
         step()
@@ -99,8 +101,9 @@ def measure(profile: str, repeats: int) -> dict[str, list[tuple[float, float]]]:
     for _ in range(repeats):
         for path, step in steps.items():
             clock, processor = time.perf_counter(), time.process_time()
-            step()
-            taken[path].append((time.perf_counter() - clock, time.process_time() - processor))
+            for _ in range(ROUND):
+                step()
+            taken[path].append(((time.perf_counter() - clock) / ROUND, (time.process_time() - processor) / ROUND))
     return taken
 
 
@@ -138,7 +141,7 @@ def main() -> None:
     peaks = {path: peak(given.profile, path) for path in PATHS}
     plain_time = statistics.median(processor for _, processor in taken["plain"])
     plain_growth = peaks["plain"][1] - peaks["plain"][0]
-    print(f"{given.profile}, {torch.get_num_threads()} threads, {given.repeats} steps each in turn")
+    print(f"{given.profile}, {torch.get_num_threads()} threads, {given.repeats} rounds of {ROUND} steps each in turn")
     print(f"{'path':16}{'clock, s':>10}{'core-s':>10}{'loaded':>10}{'peak MiB':>10}{'growth/':>9}{'plain/this':>12}")
     for path, values in taken.items():
         clock, processor = (statistics.median(column) for column in zip(*values, strict=True))
