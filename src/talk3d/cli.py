@@ -446,7 +446,10 @@ def bench_views(
     with bar("Looking around") as report:
         views, scores = bench.bench_views(avatar, output, truth, load_prior(prior or shipped("prior")), overwrite, report)
     print(bench.table(views, scores))
-    print(f"{output / 'views.png'}, {output / 'sheet.png'}")
+    print(
+        f"{output / 'sheet.png'}: all views; framed red where something fails, amber where only the box of angles ends before"
+    )
+    print(f"{output / 'views.png'}: every measure from left to right and from below to above")
 
 
 def bench_tokens(

@@ -15,8 +15,11 @@ from talk3d import frozen
 from talk3d.artifacts import Avatar
 from talk3d.bench import views as bench
 from talk3d.bench.views import (
+    FAILS,
     LIMITS,
+    OUTSIDE,
     PITCHES,
+    TRUSTED,
     YAWS,
     Front,
     Shot,
@@ -383,7 +386,21 @@ def test_moments_of_an_avatar_differ_and_are_the_same_from_everywhere(avatar: Pa
     assert draw(20.0, 5.0)[0].depth.shape == (speaker.profile.neural_resolution,) * 2
 
 
-def test_views_outside_the_cone_are_red_on_the_sheet_and_the_cone_is_shaded() -> None:
+def test_a_view_that_only_lies_outside_the_cone_does_not_look_as_if_it_failed() -> None:
+    """One corner fails, and takes a row or a column out of the box of angles."""
+    corner = np.ones((len(PITCHES), len(YAWS)))
+    corner[-1, 0] = 0.0
+    views = around(sharpness=corner)
+    assert views.cone is not None
+    picture = sheet(views)[1::144, 72::144]
+    for row, pitch in enumerate(reversed(PITCHES)):
+        for column, yaw in enumerate(YAWS):
+            failed = (pitch, yaw) == (PITCHES[-1], YAWS[0])
+            frame = FAILS if failed else TRUSTED if views.cone.contains(yaw, pitch) else OUTSIDE
+            assert tuple(picture[row, column]) == frame, (yaw, pitch)
+
+
+def test_views_that_fail_are_red_on_the_sheet_and_the_cone_is_shaded() -> None:
     bad = np.where(np.array(YAWS) > 0, 0.0, 1.0) * np.ones((len(PITCHES), 1))
     picture = sheet(around(sharpness=bad))
     assert picture.shape == (len(PITCHES) * 144, len(YAWS) * 144, 3)

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..artifacts import Avatar
 from ..errors import ConfigError
 from ..prior import fast as fast_twins
 from ..prior.fast import FastPainter
@@ -285,8 +286,10 @@ def bench_speed(avatar: Path, report: Callable[[float, str], None]) -> SpeedRepo
         report: called with the part done and what is next.
 
     Raises:
+        ArtifactError: there is no such avatar.
         ConfigError: the avatar is not drawn by the fast code.
     """
+    Avatar.open(avatar)
     with tempfile.TemporaryDirectory() as folder:
         report(0.0, "ceilings")
         ceilings = measure_ceilings()

@@ -43,6 +43,9 @@ from ..talker.clip import audio_neighbourhood
 from ..talker.speak import Speaker
 from ..video.read import read_audio
 
+FAILS, OUTSIDE, TRUSTED = (220, 30, 30), (240, 170, 40), (90, 90, 90)
+"""Frames of views on the sheet, RGB."""
+
 YAWS = tuple(range(-60, 61, 15))
 PITCHES = tuple(range(-30, 31, 10))
 DRIVE = Path(__file__).parents[1] / "assets" / "drive.flac"
@@ -535,12 +538,18 @@ def table(views: Views, scores: dict[str, Any] | None) -> str:
 
 
 def sheet(views: Views) -> Image:
-    """All views with their angles; those outside the cone are framed in red."""
+    """All views with their angles. Red frames: what is written there fails. Amber: nothing fails, but the view lies outside the
+    cone, which is a box of angles."""
     cells = []
     for pitch, yaw in product(reversed(PITCHES), YAWS):
-        cell = cv2.resize(views.pictures[yaw, pitch], (144, 144), interpolation=cv2.INTER_AREA)
+        at = PITCHES.index(pitch), YAWS.index(yaw)
+        failing = [name for name, values in views.measures.items() if not LIMITS[name].keeps(values)[at]]
         trusted = views.cone is not None and views.cone.contains(yaw, pitch)
-        cell = cv2.rectangle(cell, (1, 1), (142, 142), (90, 90, 90) if trusted else (220, 30, 30), 1 if trusted else 3)
+        cell = cv2.resize(views.pictures[yaw, pitch], (144, 144), interpolation=cv2.INTER_AREA)
+        frame = FAILS if failing else TRUSTED if trusted else OUTSIDE
+        cell = cv2.rectangle(cell, (1, 1), (142, 142), frame, 1 if trusted else 3)
+        for line, name in enumerate(failing):
+            _written(cell, name, (6, 138 - 13 * line), FAILS)
         cells.append(_written(cell, f"{yaw:+d},{pitch:+d}", (6, 16), (255, 255, 255)))
     return in_rows(cells, len(YAWS))
 

@@ -6,6 +6,7 @@ Letters: B frames drawn together, T frames of the capture's training part, S sid
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -52,6 +53,8 @@ GROUP = 4
 WORKERS = 8
 """Threads that draw a film, at most: more draw faster than one thread encodes, and each takes some 90 MB."""
 MARK = "AI-generated"
+LIGHT = 240.0
+"""Of the mark's letters, 0..255."""
 LARGE = ("modes.planes", "unet.constant")
 """Weights that are stored in half precision: they are most of an avatar, and pictures do not show it."""
 
@@ -557,13 +560,25 @@ def _audio_blocks(
         buffer = buffer[count:]
 
 
-def marked(picture: np.ndarray) -> np.ndarray:
-    """The picture with a small note in the lower right corner."""
+def marked(picture: UInt8[np.ndarray, "size size 3"]) -> UInt8[np.ndarray, "size size 3"]:
+    """The picture with a small note in the lower right corner: light letters with a dark seam."""
     size = picture.shape[0]
-    scale = size / 256 * 0.32
-    (width, height), _ = cv2.getTextSize(MARK, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-    place = (size - width - size // 64, size - height // 2 - size // 128)
+    letters, seam = _mark(size)
+    height, width = letters.shape[:2]
+    edge = size - size // 64
     marked = picture.copy()
-    cv2.putText(marked, MARK, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 2, cv2.LINE_AA)
-    cv2.putText(marked, MARK, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (235, 235, 235), 1, cv2.LINE_AA)
+    corner = marked[edge - height : edge, edge - width : edge]
+    corner[:] = np.round(corner * (1 - seam) + LIGHT * letters)
     return marked
+
+
+@functools.cache
+def _mark(size: int) -> tuple[Float[np.ndarray, "height width 1"], Float[np.ndarray, "height width 1"]]:
+    """How much of the note's light, and how little of the picture behind it, each pixel shows, for pictures of a size."""
+    drawn = np.zeros((size, 2 * size), np.uint8)
+    cv2.putText(drawn, MARK, (size // 8, size // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.36 * size / 256, 255, 1, cv2.LINE_AA)
+    # A font's own thick letters are wider than its thin ones, and would stand beside them.
+    seam = cv2.dilate(drawn, np.ones((3, 3), np.uint8))
+    rows, columns = (np.flatnonzero(seam.any(axis)) for axis in (1, 0))
+    letters, behind = (x[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1, None] / 255 for x in (drawn, seam))
+    return letters, np.maximum(letters, 0.7 * behind)
