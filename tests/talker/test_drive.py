@@ -41,13 +41,14 @@ def test_ping_pong_is_seamless():
 
 
 def known_blinks(frames: int, seed: int) -> np.ndarray:
-    """A film's blinks drawn all at once, as they were before there were films without end."""
+    """A film's blinks drawn all at once; each is shut in a frame."""
     rng = np.random.default_rng([seed, 5])
     track = np.zeros(frames, np.float32)
     time = rng.uniform(0.5, 3.0)
-    seconds = np.arange(frames) / 25
+    numbers = np.arange(frames)
     while time * 25 < frames:
-        shut = np.where(seconds < time, 1 - (time - seconds) / 0.08, 1 - (seconds - time) / 0.16)
+        frame = int(time * 25)
+        shut = np.where(numbers < frame, 1 - (frame - numbers) / 2, 1 - (numbers - frame) / 4)
         track = np.maximum(track, shut.clip(0, 1))
         time += rng.uniform(2.0, 6.0)
     return track.astype(np.float32)
@@ -59,6 +60,7 @@ def test_blinks_have_human_statistics() -> None:
     onsets = int((closed.diff() == 1).sum())
     assert 600 / 6 <= onsets <= 600 / 2
     assert 0.02 < float(closed.float().mean()) < 0.12
+    assert int((track == 1).sum()) == onsets, "in each of them a frame shows the eyes shut"
     assert not torch.equal(track, Blinks(seed=4).at(torch.arange(25 * 600)))
 
 

@@ -19,7 +19,7 @@ from ..video.clock import FPS
 
 ORBIT_SECONDS = 6.0
 ORBIT_YAW, ORBIT_PITCH = math.radians(30), math.radians(10)
-CLOSING, OPENING = 0.08, 0.16
+CLOSING, OPENING = round(0.08 * FPS), round(0.16 * FPS)
 """Seconds that a generated blink takes to close and to open the eyes."""
 
 
@@ -121,20 +121,20 @@ class Blinks:
         self._rng = np.random.default_rng([seed, 5])
         self._last = math.inf if frames is None else frames
         self._next: float = self._rng.uniform(0.5, 3.0)
-        self._near: list[float] = []
+        self._near: list[int] = []
 
     def at(self, frames: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """How far the eyes are closed, 0..1, in frames of ascending numbers; a later call must not ask for earlier ones."""
-        seconds = frames.numpy() / FPS
-        while self._next - CLOSING <= seconds[-1] and self._next * FPS < self._last:
-            self._near.append(self._next)
+        numbers = frames.numpy()
+        # Eyes are shut on a frame, so that one shows it.
+        while (shut := int(self._next * FPS)) - CLOSING <= numbers[-1] and self._next * FPS < self._last:
+            self._near.append(shut)
             self._next += self._rng.uniform(2.0, 6.0)
-        self._near = [time for time in self._near if time + OPENING >= seconds[0]]
-        track = np.zeros(len(seconds))
-        for time in self._near:
-            closing = np.clip(1 - (time - seconds) / CLOSING, 0, 1)
-            opening = np.clip(1 - (seconds - time) / OPENING, 0, 1)
-            track = np.maximum(track, np.where(seconds < time, closing, opening))
+        self._near = [shut for shut in self._near if shut + OPENING >= numbers[0]]
+        track = np.zeros(len(numbers))
+        for shut in self._near:
+            blink = np.where(numbers < shut, 1 - (shut - numbers) / CLOSING, 1 - (numbers - shut) / OPENING)
+            track = np.maximum(track, blink.clip(0, 1))
         return torch.from_numpy(track.astype(np.float32))
 
 
