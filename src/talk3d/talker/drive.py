@@ -20,7 +20,7 @@ from ..video.clock import FPS
 ORBIT_SECONDS = 6.0
 ORBIT_YAW, ORBIT_PITCH = math.radians(30), math.radians(10)
 CLOSING, OPENING = round(0.08 * FPS), round(0.16 * FPS)
-"""Seconds that a generated blink takes to close and to open the eyes."""
+"""Frames that a generated blink takes to close and to open the eyes."""
 
 
 @dataclass(frozen=True)
