@@ -34,7 +34,7 @@ class TrainConfig:
     each would take a quarter of the time."""
     constant_learning_rate: float = 1e-2
     """Of the part of the delta planes that is the same for all frames."""
-    modes_learning_rate: float = 5e-4
+    modes_learning_rate: float = 1.5e-3
     """Of the expressions' delta planes, which start close to right."""
     superres_from: float = 0.0
     """Part of the training after which super-resolution is tuned along."""
