@@ -49,8 +49,8 @@ def page(rows: dict[str, dict[str, Score]], **changed: object) -> str:
     picture = np.full((8, 24, 3), 90, np.uint8)
     given: dict = {
         "title": "a against b", "charts": [Chart("Lips", {"truth": curve, "result": curve**2}, 0.0, 2.0, " s")],
-        "moments": [Moment("frame 7", picture)], "film": b"film", "facts": {"Machine": "one"}, "notes": ["mind this"],
-        "missing": ["LPIPS was not measured"], "truth": {"blink_rate": Score(0.4, 50)},
+        "moments": [Moment("frame 7", picture)], "film": b"film", "facts": {"Machine": "one"}, "warnings": [],
+        "notes": ["mind this"], "missing": ["LPIPS was not measured"], "truth": {"blink_rate": Score(0.4, 50)},
     }  # fmt: skip
     return render(Page(rows=rows, **(given | changed)))
 

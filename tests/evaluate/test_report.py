@@ -18,7 +18,7 @@ from talk3d.camera import Orbit
 from talk3d.capture.artifact import Capture
 from talk3d.capture.build import prepare
 from talk3d.capture.track import track
-from talk3d.errors import MediaError, OutputExistsError, ScoringError
+from talk3d.errors import MediaError, NoFaceError, OutputExistsError, ScoringError
 from talk3d.evaluate.report import Report, as_table, evaluate
 from talk3d.video.read import read_audio, read_frames
 from talk3d.video.write import VideoWriter
@@ -53,6 +53,13 @@ def capture(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Capture:
         prior_hash="cd" * 32,
         consent="synthetic",
     )
+
+
+def terminal(report: Report) -> str:
+    """What is printed of a report."""
+    console = rich.console.Console(width=160, record=True)
+    console.print(as_table(report))
+    return console.export_text()
 
 
 Film = Callable[..., Path]
@@ -134,9 +141,7 @@ def test_the_truth_scores_perfectly_and_beats_the_baselines(capture: Capture, fi
     shown = (tmp_path / "report" / "report.html").read_text()
     assert f"{best['psnr'].value:.3f}" in shown
     assert "camera, blinks and head motion of these frames" in shown
-    console = rich.console.Console(width=160, record=True)
-    console.print(as_table(report))
-    shown = console.export_text()
+    shown = terminal(report)
     assert "Lip opening, correlation" in shown
     assert f"{best['psnr'].value:.3f}" in shown
 
@@ -210,11 +215,35 @@ def test_what_is_outside_the_face_does_not_count_there(capture: Capture, film: F
 
 
 def test_a_result_without_a_face_is_said_so(capture: Capture, film: Film, tmp_path: Path) -> None:
-    row = evaluate(film(lambda frame: frame // 64 * 0 + 90), capture.root, tmp_path / "r", baselines=False).scores
+    report = evaluate(film(lambda frame: frame // 64 * 0 + 90), capture.root, tmp_path / "r", baselines=False)
+    row = report.scores
+    assert report.warnings[0].startswith("result.mp4: no face was found in any of its 40 frames")
+    shown = (tmp_path / "r" / "report.html").read_text()
+    assert 0 < shown.index("no face was found") < shown.index("<table>")
+    printed = terminal(report)
+    assert printed.index("WARNING: result.mp4: no face") < printed.index("PSNR, whole")
     assert row["face_found"].value == 0
     assert row["mouth_opening"].value is None
     assert row["mouth_distance"].frames == 0
     assert row["psnr"].frames == 40
+
+
+def test_a_truth_without_a_face_is_refused_before_the_films_are_followed(film: Film, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3)).astype(np.uint8)
+    truth = film(lambda frame: noise, name="noface.mp4")
+    stages: list[str] = []
+    with pytest.raises(NoFaceError, match=r"none of the frames 0\.\.39 of the truth, `noface.mp4`.*Give as --truth"):
+        evaluate(film(), truth, tmp_path / "report", progress=lambda stage, part: stages.append(stage))
+    assert set(stages) <= {"tracking noface.mp4"}
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_part_of_the_truth_without_a_face_is_refused(film: Film, tmp_path: Path) -> None:
+    """The truth shows a face in its first half only; the film claims the second."""
+    numbers = iter(range(40))
+    truth = film(lambda frame: frame if next(numbers) < 20 else frame // 64 * 0 + 90, name="truth.mp4")
+    with pytest.raises(NoFaceError, match=r"none of the frames 20\.\.39"):
+        evaluate(film(name="result.mp4"), truth, tmp_path / "report", frames=(20, 40))
 
 
 def test_a_plain_video_as_truth(capture: Capture, film: Film, tmp_path: Path) -> None:

@@ -43,8 +43,10 @@ class Page:
     """An MP4 with the films side by side, or the name of its file beside the page if it is large."""
     facts: Mapping[str, str]
     """What was run, on what."""
+    warnings: Sequence[str]
+    """What makes numbers mean less than they seem to."""
     notes: Sequence[str]
-    """What a reader must know before believing the numbers."""
+    """What else a reader must know before believing the numbers."""
     missing: Sequence[str]
     """What was not measured, and why."""
 
@@ -60,7 +62,8 @@ def render(page: Page) -> str:
     glossary = "".join(f"<dt>{text(m.title)}</dt><dd>{text(m.about)}</dd>" for key, m in MEASURES.items() if key in used)
     return document(
         page.title,
-        f"""{bullets(page.notes, "notes")}
+        f"""{bullets(page.warnings, "warning")}
+{bullets(page.notes, "notes")}
 <p>Bold is best. In brackets: where 95 % of such films would lie; and on how many frames or events a number rests, where it
 is not on all frames. The column “truth” is what the true film has of its own.</p>
 {_table(page.rows, page.truth)}

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..capture.artifact import Capture
 from ..capture.detect import warp
-from ..errors import ScoringError
+from ..errors import NoFaceError, ScoringError
 from ..video.clock import FPS
 from . import align
 from .claims import Claims
@@ -29,6 +29,10 @@ SQUASHED = 0.01
 """A film whose width and height are changed by factors that differ by more than this must be measured again."""
 FEWEST = 10
 """Frames below which nothing is scored."""
+FEWEST_FACES = 10
+"""Frames of the truth that must show a face: over fewer, nothing is said of lips either."""
+OFTEN = 0.5
+"""Part of the frames in which a face must be found, or readers are warned."""
 
 Say = Callable[[str, float], None]
 """Called with a stage's name and the part of it that is done, 0..1."""
@@ -149,6 +153,45 @@ def common_frames(placed: Mapping[str, Placed], true: Followed, base: tuple[int,
             f"the truth; at least {FEWEST} are needed. Check that all of them show the same part of the same performance."
         )
     return start, stop
+
+
+def require_face(true: Followed, start: int, stop: int, first: int) -> None:
+    """Refuse a truth that shows nobody, before more work is done.
+
+    Args:
+        true: the true film.
+        start: the first of its frames that is to have a face.
+        stop: the one after the last.
+        first: the number by which its frame 0 is known to people.
+
+    Raises:
+        NoFaceError: a face was found in fewer than `FEWEST_FACES` of these frames.
+    """
+    found = int(true.motion.seen[start:stop].sum())
+    if found < FEWEST_FACES:
+        raise NoFaceError(
+            f"A face was found in {found or 'none'} of the frames {first + start}..{first + stop - 1} of the truth, "
+            f"`{true.film.name}`; at least {FEWEST_FACES} are needed. Scores say how near a film comes to the true face, so "
+            "there is nothing to compare with. Give as --truth the real video of the person who talks."
+        )
+
+
+def face_warnings(entries: Mapping[str, Entry], truth: Entry) -> list[str]:
+    """Which films show no face, or hardly any, on the frames that are compared."""
+    warnings = []
+    for name, entry in {"the truth": truth, **entries}.items():
+        found, count = int(entry.motion.seen.sum()), len(entry.motion.seen)
+        if not found:
+            warnings.append(
+                f"{name}: no face was found in any of its {count} frames, so nothing can be said of its lips and of the "
+                "person; numbers of pictures compare whatever it shows with the true face."
+            )
+        elif found < OFTEN * count:
+            warnings.append(
+                f"{name}: a face was found in only {found} of its {count} frames; numbers of lips and of the person rest on "
+                "those."
+            )
+    return warnings
 
 
 def notes_on(

@@ -32,7 +32,7 @@ from . import drawings, guests, page, scores
 from .claims import PROTOCOLS, read_claims
 from .film import Film, open_capture, open_video
 from .measures import MEASURES
-from .placing import Desk, Say, base_of, common_frames, common_window, notes_on
+from .placing import Desk, Say, base_of, common_frames, common_window, face_warnings, notes_on, require_face
 from .scores import Curves, Entry, Row
 from .speech import listen
 
@@ -63,8 +63,10 @@ class Report:
     closures: int
     """Times that /p/, /b/ or /m/ is heard."""
     pauses: int
+    warnings: list[str]
+    """What makes numbers mean less than they seem to; stands above them."""
     notes: list[str]
-    """What a reader must know before believing the numbers."""
+    """What else a reader must know before believing the numbers."""
     missing: list[str]
     """What was not measured, and why."""
 
@@ -109,6 +111,7 @@ def evaluate(
     Raises:
         OutputExistsError: `output` exists.
         MediaError: a file cannot be read.
+        NoFaceError: the truth shows no face, so that there is nothing to compare with.
         ConfigError: the shape predictor cannot be used.
         ScoringError: a film shows frames that were trained on, belongs to another capture, contradicts the request, or shows
             nothing that the truth shows; a score would mean nothing.
@@ -130,10 +133,13 @@ def evaluate(
         desk = Desk(Path(scratch), say)
         base = base_of(frames, capture, true_film, list(claims.values()))
         true = desk.followed(true_film.part(*base), true_film.sound, base[0])
+        require_face(true, 0, true.film.count, base[0])
         placed = {name: desk.placed(film, claims[name], true, base) for name, film in films.items()}
         span = common_frames(placed, true, base)
+        require_face(true, *span, base[0])
         truth_entry = true.entry(span[0], span[1])
         entries = {name: one.entry(true, *span) for name, one in placed.items()}
+        warnings = face_warnings(entries, truth_entry)
         notes = notes_on(placed, claims, true, capture, base)
         rows_of = dict(entries)
         if baselines:
@@ -167,6 +173,7 @@ def evaluate(
             truth_row=scores.own_row(truth_entry, truth_entry, speech),
             closures=0 if speech is None else len(speech.closures),
             pauses=0 if speech is None else speech.pauses,
+            warnings=warnings,
             notes=notes,
             missing=missing,
         )
@@ -275,6 +282,7 @@ def _write(
         moments=moments,
         film=film.read_bytes() if film.stat().st_size <= MOST_EMBEDDED else film.name,
         facts=facts,
+        warnings=report.warnings,
         notes=report.notes,
         missing=report.missing,
     )
@@ -282,10 +290,12 @@ def _write(
 
 
 def as_table(report: Report) -> Any:
-    """The report as a rich table, without intervals; print it with `rich.print`."""
+    """The report for a terminal: warnings, then a table without intervals; print it with `rich.print`."""
     from rich.box import SIMPLE_HEAD
+    from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     count = report.frames[1] - report.frames[0]
     title = f"against {escape(report.truth)}, frames {report.frames[0]}..{report.frames[1] - 1} ({count})"
@@ -299,7 +309,7 @@ def as_table(report: Report) -> Any:
             table.add_row(
                 f"{measure.title} {measure.unit}".strip(), *(_cell(row.get(key), count) for row in everything.values())
             )
-    return table
+    return Group(*(Text(f"WARNING: {warning}", "bold") for warning in report.warnings), table)
 
 
 def _cell(score: scores.Score | None, count: int) -> str:
