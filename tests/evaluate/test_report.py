@@ -19,6 +19,7 @@ from talk3d.capture.artifact import Capture
 from talk3d.capture.build import prepare
 from talk3d.capture.track import track
 from talk3d.errors import MediaError, NoFaceError, OutputExistsError, ScoringError
+from talk3d.evaluate.page import ADRIFT
 from talk3d.evaluate.report import Report, as_table, evaluate
 from talk3d.video.read import read_audio, read_frames
 from talk3d.video.write import VideoWriter
@@ -252,8 +253,20 @@ def test_a_plain_video_as_truth(capture: Capture, film: Film, tmp_path: Path) ->
     assert list(report.rows) == ["result.mp4", "first frame, still"]
     assert report.frames == (0, 40)
     assert report.scores["psnr"].value > 45
-    assert "taken for granted" in report.notes[0]
-    assert "plain video" in report.notes[1]
+    assert "taken for granted" in report.warnings[0]
+    assert report.placed_by == {"result.mp4": ""}
+    assert "plain video" in report.notes[0]
+    shown = (tmp_path / "report" / "report.html").read_text()
+    table = shown[shown.index("<table>") : shown.index("</table>")]
+    heads = re.findall(r"<th class='([^']*)'>(.*?)</th>", table)
+    assert [(name.split("<")[0], kind, ADRIFT in name) for kind, name in heads[:3]] == [
+        ("truth", "", False), ("result.mp4", "adrift", True), ("first frame, still", "", False),
+    ]  # fmt: skip
+    printed = terminal(report)
+    assert printed.index("WARNING: result.mp4: when it begins is not known") < printed.index("PSNR, whole")
+    assert "place in" in printed[: printed.index("PSNR, whole")].split("WARNING")[-1]
+    asked = evaluate(film(name="asked.mp4"), truth, tmp_path / "asked", baselines=False, frames=(5, 40))
+    assert (asked.warnings, asked.offsets) == ([], {"asked.mp4": 5})
     unknown = film(name="foreign.mp4", split=None, frames=None, capture=None)
     assert evaluate(unknown, truth, tmp_path / "again", baselines=False).unseen == {"foreign.mp4": False}
 
@@ -304,7 +317,7 @@ def test_a_foreign_result_is_taken_for_the_test_part(capture: Capture, film: Fil
     assert report.frames == capture.test
     assert report.unseen == {"result.mp4": False}
     assert report.protocols == {"result.mp4": "unknown"}
-    assert "taken for granted" in report.notes[0]
+    assert "taken for granted" in report.warnings[0]
 
 
 def test_files_that_cannot_be_read(capture: Capture, tmp_path: Path) -> None:
@@ -450,7 +463,7 @@ def test_a_foreign_film_is_laid_on_the_truth(source: Path, tmp_path: Path) -> No
     report = evaluate(result, truth, tmp_path / "report", baselines=False)
     assert report.offsets == {"result.mp4": 14}
     assert report.frames == (14, 145)
-    assert "found from its sound" in report.notes[0]
+    assert "known from its sound" in report.notes[0]
     assert "laid on the truth by its face" in report.notes[1]
     row = report.scores
     assert row["mouth_lag"].value == 0
@@ -458,6 +471,34 @@ def test_a_foreign_film_is_laid_on_the_truth(source: Path, tmp_path: Path) -> No
     assert row["psnr_face"].value > 27  # resampled twice
     assert row["psnr"].value > 25
     assert "in the part that they share" in report.notes[-1]
+
+
+def test_a_short_cut_is_found_and_said_to_shorten_the_comparison(source: Path, tmp_path: Path) -> None:
+    """1.8 s out of the middle with their own sound, beside a film that shows all."""
+    sound, frames = read_audio(source), list(read_frames(source, stop=150))
+
+    def cut(name: str, start: int, stop: int) -> Path:
+        path = tmp_path / name
+        with VideoWriter(path, (256, 256), audio_rate=16000, preset="ultrafast") as writer:
+            writer.write_audio(sound[start * 640 : stop * 640])
+            for frame in frames[start:stop]:
+                writer.write(frame)
+        return path
+
+    truth, whole, short = cut("truth.mp4", 0, 150), cut("whole.mp4", 0, 150), cut("a short.mp4", 88, 133)
+    report = evaluate(whole, truth, tmp_path / "report", compare=[short])
+    assert report.offsets == {"whole.mp4": 0, "a short.mp4": 88}
+    assert report.placed_by == {"whole.mp4": "its sound", "a short.mp4": "its sound"}
+    assert report.frames == (88, 133)
+    assert len(report.warnings) == 1
+    assert "compared on the 45 frames that all of them show; without a short.mp4 it would be 150" in report.warnings[0]
+    assert report.rows["a short.mp4"]["psnr_face"].value > 35  # a frame off is below 30
+    shown = (tmp_path / "report" / "report.html").read_text()
+    places = [shown.index(text) for text in ("compared on the 45 frames", "<table>")]
+    assert places == sorted(places)
+    printed = " ".join(terminal(report).split())
+    places = [printed.index(text) for text in ("WARNING: All films", "PSNR, whole")]
+    assert places == sorted(places)
 
 
 def test_films_that_share_nothing_are_refused(capture: Capture, film: Film, tmp_path: Path) -> None:

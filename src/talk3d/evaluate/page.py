@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ from .measures import MEASURES, Best
 from .published import SOURCE, TABLES, WARNING, Table
 
 TRUTH = "truth"
+ADRIFT = "place in time not known"
+"""Stands under the name of a film that may show other frames than those that it is compared with."""
 SPARED = 0.95
 """Part of the frames of others that a film's score must rest on to be set bold."""
 
@@ -34,6 +36,8 @@ class Page:
     title: str
     rows: Mapping[str, Mapping[str, Score]]
     """Scores by film and measure."""
+    adrift: Set[str]
+    """Films that may show other frames than those that they are compared with; they are marked, and never best."""
     truth: Mapping[str, Score]
     """What the true film has of its own."""
     charts: Sequence[Chart]
@@ -66,7 +70,7 @@ def render(page: Page) -> str:
 {bullets(page.notes, "notes")}
 <p>Bold is best. In brackets: where 95 % of such films would lie; and on how many frames or events a number rests, where it
 is not on all frames. The column “truth” is what the true film has of its own.</p>
-{_table(page.rows, page.truth)}
+{_table(page)}
 <h2>Side by side</h2>
 <video controls loop playsinline src="{text(source)}"></video>
 <h2>Curves</h2>{"".join(chart(curves, grey=TRUTH) for curves in page.charts)}
@@ -76,6 +80,7 @@ is not on all frames. The column “truth” is what the true film has of its ow
 <h2>Published numbers</h2><p class='warning'>{text(WARNING)}</p>
 <details><summary>{text(SOURCE)}</summary>{"".join(_published(table) for table in TABLES)}</details>
 <h2>How it was made</h2><dl>{described}</dl>""",
+        _STYLE,
     )
 
 
@@ -102,9 +107,12 @@ def best_of(values: Mapping[str, float], best: Best, truth: float | None = None)
     return winners if len(winners) < len(values) else set()
 
 
-def _table(rows: Mapping[str, Mapping[str, Score]], truth: Mapping[str, Score]) -> str:
-    names = [TRUTH, *rows]
-    lines = ["<tr><th></th>" + "".join(f"<th>{text(name)}</th>" for name in names) + "</tr>"]
+def _table(page: Page) -> str:
+    rows, truth, names = page.rows, page.truth, [TRUTH, *page.rows]
+    marks = {name: f"<br><strong>{ADRIFT}</strong>" if name in page.adrift else "" for name in names}
+    styles = {name: "adrift" if name in page.adrift else "" for name in names}
+    heads = "".join(f"<th class='{styles[name]}'>{text(name)}{marks[name]}</th>" for name in names)
+    lines = [f"<tr><th></th>{heads}</tr>"]
     everything = (truth, *rows.values())
     most = max((score.frames for row in everything for score in row.values()), default=0)
     group = ""
@@ -115,12 +123,15 @@ def _table(rows: Mapping[str, Mapping[str, Score]], truth: Mapping[str, Score]) 
             group = measure.group
             lines.append(f"<tr class='group'><th colspan='{len(names) + 1}'>{text(group)}</th></tr>")
         known = {
-            name: row[key].value for name, row in rows.items() if key in row and _rests_on_enough(row[key], rows, key, most)
+            name: row[key].value
+            for name, row in rows.items()
+            if key in row and name not in page.adrift and _rests_on_enough(row[key], rows, key, most)
         }
         reference = truth[key].value if key in truth else None
         winners = best_of({name: value for name, value in known.items() if value is not None}, measure.best, reference)
         cells = [f"<td class='own'>{_cell(truth.get(key), most)}</td>"]
-        cells += [f"<td class='{'best' if name in winners else ''}'>{_cell(rows[name].get(key), most)}</td>" for name in rows]
+        kinds = {name: "best" if name in winners else styles[name] for name in rows}
+        cells += [f"<td class='{kinds[name]}'>{_cell(rows[name].get(key), most)}</td>" for name in rows]
         unit = f" <small>{text(measure.unit)}</small>" if measure.unit else ""
         arrow = {"high": "↑", "low": "↓", "one": "→ 1", "zero": "→ 0", "truth": "→ truth"}[measure.best]
         title = f"<th title='{text(measure.about)}'>{text(measure.title)}{unit} {arrow}</th>"
@@ -149,3 +160,8 @@ def _published(table: Table) -> str:
         cells = "".join(f"<td>{'–' if value is None else f'{value:g}'}</td>" for value in values)
         lines.append(f"<tr><th>{text(name)}</th>{cells}</tr>")
     return f"<h3>{text(table.title)}</h3><table>{''.join(lines)}</table>"
+
+
+_STYLE = """
+th.adrift strong { color: #c2410c; } td.adrift { opacity: .5; font-style: italic; }
+"""

@@ -15,6 +15,7 @@ import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,18 @@ from . import drawings, guests, page, scores
 from .claims import PROTOCOLS, read_claims
 from .film import Film, open_capture, open_video
 from .measures import MEASURES
-from .placing import Desk, Say, base_of, common_frames, common_window, face_warnings, notes_on, require_face
+from .placing import (
+    Desk,
+    Say,
+    base_of,
+    common_frames,
+    common_window,
+    face_warnings,
+    notes_on,
+    place_warnings,
+    require_face,
+    share_warning,
+)
 from .scores import Curves, Entry, Row
 from .speech import listen
 
@@ -56,6 +68,8 @@ class Report:
     """Whether these frames are known not to have been trained on."""
     offsets: dict[str, int]
     """The true film's frame that each result's first frame shows."""
+    placed_by: dict[str, str]
+    """What says so; empty where nothing does, and it was taken for granted."""
     rows: dict[str, Row]
     """Scores by film and measure, results first."""
     truth_row: Row
@@ -74,6 +88,11 @@ class Report:
     def scores(self) -> Row:
         """Of the first result."""
         return self.rows[self.results[0]]
+
+    @property
+    def adrift(self) -> set[str]:
+        """The results of which it is not known that they show the frames that they are compared with."""
+        return {name for name, by in self.placed_by.items() if not by}
 
 
 def evaluate(
@@ -134,12 +153,16 @@ def evaluate(
         base = base_of(frames, capture, true_film, list(claims.values()))
         true = desk.followed(true_film.part(*base), true_film.sound, base[0])
         require_face(true, 0, true.film.count, base[0])
-        placed = {name: desk.placed(film, claims[name], true, base) for name, film in films.items()}
+        placed = {name: desk.placed(film, claims[name], true, base, frames is not None) for name, film in films.items()}
         span = common_frames(placed, true, base)
         require_face(true, *span, base[0])
         truth_entry = true.entry(span[0], span[1])
         entries = {name: one.entry(true, *span) for name, one in placed.items()}
-        warnings = face_warnings(entries, truth_entry)
+        warnings = [
+            *share_warning(placed, claims, base, span, partial(base_of, frames, capture, true_film)),
+            *place_warnings(placed, base),
+            *face_warnings(entries, truth_entry),
+        ]
         notes = notes_on(placed, claims, true, capture, base)
         rows_of = dict(entries)
         if baselines:
@@ -169,6 +192,7 @@ def evaluate(
             protocols={name: claims[name].protocol for name in names},
             unseen={name: claims[name].unseen for name in names},
             offsets={name: base[0] + one.place.offset for name, one in placed.items()},
+            placed_by={name: one.place.by for name, one in placed.items()},
             rows=rows,
             truth_row=scores.own_row(truth_entry, truth_entry, speech),
             closures=0 if speech is None else len(speech.closures),
@@ -277,6 +301,7 @@ def _write(
     shown = page.Page(
         title=f"{', '.join(report.results)} against {report.truth}",
         rows=report.rows,
+        adrift=report.adrift,
         truth=report.truth_row,
         charts=drawings.charts(truth, curves),
         moments=moments,
@@ -303,7 +328,8 @@ def as_table(report: Report) -> Any:
     table.add_column("", no_wrap=True)
     everything = {page.TRUTH: report.truth_row, **report.rows}
     for name in everything:
-        table.add_column(escape(name), justify="right", overflow="fold")
+        mark = f"\n[bold red]{page.ADRIFT}[/]" if name in report.adrift else ""
+        table.add_column(escape(name) + mark, justify="right", overflow="fold", style="dim" if mark else "")
     for key, measure in MEASURES.items():
         if any(key in row for row in everything.values()):
             table.add_row(
