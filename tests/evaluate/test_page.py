@@ -50,6 +50,7 @@ def page(rows: dict[str, dict[str, Score]], **changed: object) -> str:
     given: dict = {
         "title": "a against b", "charts": [Chart("Lips", {"truth": curve, "result": curve**2}, 0.0, 2.0, " s")],
         "moments": [Moment("frame 7", picture)], "film": b"film", "facts": {"Machine": "one"}, "warnings": [], "adrift": set(),
+        "summary": {"result": ["Rests on 50 frames."]},
         "notes": ["mind this"], "missing": ["LPIPS was not measured"], "truth": {"blink_rate": Score(0.4, 50)},
     }  # fmt: skip
     return render(Page(rows=rows, **(given | changed)))
@@ -71,11 +72,12 @@ def test_the_page_is_whole_and_asks_for_nothing_else() -> None:
 
 def test_a_film_that_may_show_other_frames_is_marked_and_never_best() -> None:
     rows = {"known": row(0.5), "adrift": row(0.9), "baseline": row(0.25)}
-    text = page(rows, adrift={"adrift"})
+    text = page(rows, adrift={"adrift"}, summary={"known": ["Rests on <50> frames."], "adrift": ["No verdict."]})
     heads = Read(text).cells[0]
     assert [ADRIFT in head for head in heads] == [False, False, False, True, False]
     line = re.findall(r"<th title='[^']*'>PSNR, whole.*?</tr>", text)[0]
     assert re.findall(r"<td class='([^']*)'>", line) == ["own", "best", "adrift", ""]
+    assert text.index("Rests on &lt;50&gt; frames.") < text.index("No verdict.") < text.index("<table>")
 
 
 def test_published_numbers_stand_apart_with_a_warning() -> None:

@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -474,7 +475,7 @@ def test_a_foreign_film_is_laid_on_the_truth(source: Path, tmp_path: Path) -> No
 
 
 def test_a_short_cut_is_found_and_said_to_shorten_the_comparison(source: Path, tmp_path: Path) -> None:
-    """1.8 s out of the middle with their own sound, beside a film that shows all."""
+    """1.8 s out of the middle with their own sound, beside a film that shows all; the page begins with what all that means."""
     sound, frames = read_audio(source), list(read_frames(source, stop=150))
 
     def cut(name: str, start: int, stop: int) -> Path:
@@ -493,12 +494,17 @@ def test_a_short_cut_is_found_and_said_to_shorten_the_comparison(source: Path, t
     assert len(report.warnings) == 1
     assert "compared on the 45 frames that all of them show; without a short.mp4 it would be 150" in report.warnings[0]
     assert report.rows["a short.mp4"]["psnr_face"].value > 35  # a frame off is below 30
+    assert any("no verdict, as 25 frames are too few" in line for line in report.summary["a short.mp4"])
     shown = (tmp_path / "report" / "report.html").read_text()
-    places = [shown.index(text) for text in ("compared on the 45 frames", "<table>")]
+    places = [shown.index(text) for text in ("compared on the 45 frames", "Rests on 45 frames (1.8 s), 88 to 132", "<table>")]
     assert places == sorted(places)
     printed = " ".join(terminal(report).split())
-    places = [printed.index(text) for text in ("WARNING: All films", "PSNR, whole")]
+    places = [printed.index(text) for text in ("WARNING: All films", "Rests on 45 frames", "PSNR, whole")]
     assert places == sorted(places)
+    facts = json.loads((tmp_path / "report" / "report.json").read_text())["facts"]
+    assert shlex.split(facts["Command"]) == [
+        "talk3d", "evaluate", str(whole), "--truth", str(truth), "--output", str(tmp_path / "report"), "--compare", str(short),
+    ]  # fmt: skip
 
 
 def test_films_that_share_nothing_are_refused(capture: Capture, film: Film, tmp_path: Path) -> None:

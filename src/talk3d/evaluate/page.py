@@ -34,6 +34,8 @@ class Page:
     """What a page shows."""
 
     title: str
+    summary: Mapping[str, Sequence[str]]
+    """What the scores of each film say, in plain sentences."""
     rows: Mapping[str, Mapping[str, Score]]
     """Scores by film and measure."""
     adrift: Set[str]
@@ -67,6 +69,8 @@ def render(page: Page) -> str:
     return document(
         page.title,
         f"""{bullets(page.warnings, "warning")}
+{"".join(f"<h2>{text(name)}</h2>{bullets(lines, 'summary')}" for name, lines in page.summary.items())}
+<h2>Numbers</h2>
 {bullets(page.notes, "notes")}
 <p>Bold is best. In brackets: where 95 % of such films would lie; and on how many frames or events a number rests, where it
 is not on all frames. The column “truth” is what the true film has of its own.</p>

@@ -47,6 +47,7 @@ from .placing import (
 )
 from .scores import Curves, Entry, Row
 from .speech import listen
+from .summary import summarise
 
 MOST_EMBEDDED = 8_000_000
 """Larger films stay beside the page, bytes: in it, each byte takes several of memory while it is written."""
@@ -77,6 +78,8 @@ class Report:
     closures: int
     """Times that /p/, /b/ or /m/ is heard."""
     pauses: int
+    summary: dict[str, list[str]]
+    """What the scores of each result say, in plain sentences."""
     warnings: list[str]
     """What makes numbers mean less than they seem to; stands above them."""
     notes: list[str]
@@ -197,16 +200,29 @@ def evaluate(
             truth_row=scores.own_row(truth_entry, truth_entry, speech),
             closures=0 if speech is None else len(speech.closures),
             pauses=0 if speech is None else speech.pauses,
+            summary={
+                name: summarise(
+                    name,
+                    rows,
+                    [other for other in rows if other not in names],
+                    curves,
+                    shown[0],
+                    adrift=not one.place.by,
+                    other_sound=one.other_sound(true),
+                )
+                for name, one in placed.items()
+            },
             warnings=warnings,
             notes=notes,
             missing=missing,
         )
         say("drawing", 0.0)
         command = shlex.join(
-            ["talk3d", "evaluate", paths[0].name, "--truth", truth.name, "--output", output.name]
-            + (["--compare", *(path.name for path in paths[1:])] if compare else [])
+            ["talk3d", "evaluate", str(paths[0]), "--truth", str(truth), "--output", str(output)]
+            + (["--compare", *map(str, paths[1:])] if compare else [])
             + (["--frames", *map(str, frames)] if frames else [])
-            + (["--shape-predictor", predictor.name] if predictor else [])
+            + (["--shape-predictor", str(predictor)] if predictor else [])
+            + (["--overwrite"] if overwrite else [])
         )
         with writing_folder(output) as staging:
             _write(staging, report, entries, rows_of, truth_entry, curves, command)
@@ -300,6 +316,7 @@ def _write(
         moments += drawings.worst(name, results[name], truth, curves[name].face_psnr, report.frames[0])
     shown = page.Page(
         title=f"{', '.join(report.results)} against {report.truth}",
+        summary=report.summary,
         rows=report.rows,
         adrift=report.adrift,
         truth=report.truth_row,
@@ -315,7 +332,7 @@ def _write(
 
 
 def as_table(report: Report) -> Any:
-    """The report for a terminal: warnings, then a table without intervals; print it with `rich.print`."""
+    """The report for a terminal: warnings, what each film's scores say, and a table; print it with `rich.print`."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Group
     from rich.markup import escape
@@ -335,7 +352,10 @@ def as_table(report: Report) -> Any:
             table.add_row(
                 f"{measure.title} {measure.unit}".strip(), *(_cell(row.get(key), count) for row in everything.values())
             )
-    return Group(*(Text(f"WARNING: {warning}", "bold") for warning in report.warnings), table)
+    above = [Text(f"WARNING: {warning}", "bold") for warning in report.warnings]
+    for name, sentences in report.summary.items():
+        above += [Text(f"\n{name}", "bold"), *(Text(f"- {sentence}") for sentence in sentences)]
+    return Group(*above, table)
 
 
 def _cell(score: scores.Score | None, count: int) -> str:
