@@ -283,6 +283,7 @@ def test_rows_are_trained_and_scored(tiny_subject, tiny_capture, tmp_path, monke
     monkeypatch.setattr(ablations, "BASE", base)
     monkeypatch.setattr(validate, "SLICE", 12)
     monkeypatch.setattr(placing, "FEWEST", 6)  # the tiny capture's test part
+    monkeypatch.setattr(placing, "FEWEST_FACES", 0)  # a disc with a slit
     given = [str(tiny_capture.root), str(subject)]
     words = ["--work", str(tmp_path / "work"), "--steps", "2", "--output", str(tmp_path / "table.md")]
     words += ["--synthetic", *given, "--real", *given, "--only", "unet-alone-0", "random-prior"]

@@ -1,15 +1,21 @@
 """Where and when a film shows the truth: planted offsets and crops are found, and what cannot be known is not made up."""
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
+import talk3d
 from talk3d.capture.detect import apply, invert
-from talk3d.evaluate.align import by_motion, by_sound, fit, loudness, resizing, similarity
+from talk3d.evaluate.align import by_motion, by_sound, by_waves, fit, loudness, resizing, similarity
 from talk3d.evaluate.film import Sound
 from talk3d.evaluate.follow import Landmarks, Motion
-from talk3d.video.clock import SAMPLES_PER_FRAME
+from talk3d.video.clock import AUDIO_RATE, SAMPLES_PER_FRAME
+from talk3d.video.read import read_audio
+from talk3d.video.write import VideoWriter
 
 
 @pytest.fixture
@@ -47,9 +53,63 @@ def test_a_sound_that_repeats_has_no_place(talk: np.ndarray) -> None:
     assert by_sound(talk[:500], np.tile(talk[:500], 4)) is None
 
 
-def test_loudness_is_the_level_of_each_hundredth(tmp_path: Path) -> None:
-    import soundfile
+Hear = Callable[[np.ndarray], Sound]
 
+
+@pytest.fixture
+def hear(tmp_path: Path) -> Hear:
+    """Samples as a film's sound, through the AAC of our own films."""
+    numbers = itertools.count()
+
+    def write(samples: np.ndarray) -> Sound:
+        path = tmp_path / f"{next(numbers)}.mp4"
+        with VideoWriter(path, (16, 16), audio_rate=AUDIO_RATE, preset="ultrafast") as writer:
+            writer.write_audio(samples)
+            for _ in range(len(samples) // SAMPLES_PER_FRAME):
+                writer.write(np.zeros((16, 16, 3), np.uint8))
+        return Sound(path, path.with_suffix(".sound"))
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    """What the shipped clip's person says."""
+    return read_audio(Path(talk3d.__file__).parent / "assets/demo.mp4")
+
+
+@pytest.mark.parametrize(("frames", "snr"), [(38, None), (45, None), (50, 3.0), (100, 0.0)])
+def test_a_short_cut_is_found_wherever_it_lies(hear: Hear, speech: np.ndarray, frames: int, snr: float | None) -> None:
+    """To the hundredth of a frame, re-encoded, and with noise over it."""
+    truth = hear(speech)
+    last = truth.frames - frames
+    for first in (0, last // 3, 2 * last // 3, last):
+        cut = speech[first * SAMPLES_PER_FRAME : (first + frames) * SAMPLES_PER_FRAME]
+        if snr is not None:
+            cut = cut + np.random.default_rng(first).normal(0, cut.std() * 10 ** (-snr / 20), len(cut)).astype(np.float32)
+        assert by_waves(hear(cut), truth) == pytest.approx(first / 25, abs=4e-4)
+
+
+def test_a_sound_that_holds_the_whole_truth_begins_before_it(hear: Hear, speech: np.ndarray) -> None:
+    short = hear(speech[90 * SAMPLES_PER_FRAME : 140 * SAMPLES_PER_FRAME])
+    assert by_waves(hear(speech), short) == pytest.approx(-90 / 25, abs=4e-4)
+
+
+def test_other_speech_is_no_copy(hear: Hear, speech: np.ndarray) -> None:
+    """Neither what the same voice says elsewhere, nor another voice, nor what repeats, nor silence."""
+    other = read_audio(Path(talk3d.__file__).parent / "assets/drive.flac")
+    for first, frames in ((20, 38), (100, 45), (140, 100)):
+        start, stop = first * SAMPLES_PER_FRAME, (first + frames) * SAMPLES_PER_FRAME
+        cut = hear(speech[start:stop])
+        assert by_waves(cut, hear(np.concatenate([speech[:start], speech[stop:]]))) is None
+        assert by_waves(cut, hear(other)) is None
+    once = speech[40 * SAMPLES_PER_FRAME : 90 * SAMPLES_PER_FRAME]
+    assert by_waves(hear(once), hear(np.tile(once, 3))) is None
+    assert by_waves(hear(np.zeros(50 * SAMPLES_PER_FRAME, np.float32)), hear(speech)) is None
+    assert by_waves(hear(speech[: 30 * SAMPLES_PER_FRAME]), hear(speech)) is None  # too short to be sure
+
+
+def test_loudness_is_the_level_of_each_hundredth(tmp_path: Path) -> None:
     tone = np.sin(np.arange(16000) * 0.9).astype(np.float32) * np.repeat([0.0, 0.5, 0.05, 0.5], 4000)
     soundfile.write(tmp_path / "tone.wav", tone, 16000, subtype="FLOAT")
     level = loudness(Sound(tmp_path / "tone.wav", tmp_path / "scratch"))
@@ -59,8 +119,6 @@ def test_loudness_is_the_level_of_each_hundredth(tmp_path: Path) -> None:
 
 
 def test_sound_is_read_from_any_frame_and_silent_outside(tmp_path: Path) -> None:
-    import soundfile
-
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, 10 * SAMPLES_PER_FRAME + 100).astype(np.float32)
     soundfile.write(tmp_path / "noise.wav", samples, 16000, subtype="FLOAT")
     sound = Sound(tmp_path / "noise.wav", tmp_path / "scratch")

@@ -57,6 +57,9 @@ def test_showing_the_film_it_learnt_from_admits_no_training_frame(tmp_path: Path
 def test_what_says_nothing_is_unknown(tmp_path: Path) -> None:
     assert claims(tmp_path) == Claims("unknown", None, False)
     assert read_claims(film(tmp_path), tmp_path / "truth.mp4", None, None) == Claims("unknown", None, False)
+    # The numbers that a film was given may be another film's than the plain video's: who knows better is believed.
+    numbered = film(tmp_path, capture=TRAINED, frames=[400, 440], split="test")
+    assert read_claims(numbered, tmp_path / "truth.mp4", None, (5, 45)) == Claims("unknown", None, False)
     with pytest.raises(ScoringError, match="overlap"):
         claims(tmp_path, asked=(390, 420))
     path = tmp_path / "odd.mp4"

@@ -12,6 +12,7 @@ from talk3d.evaluate.lips import (
     correlation,
     distances,
     jitter,
+    mean_interval,
     moves,
     silent_aperture,
     wrongly_closed,
@@ -163,6 +164,21 @@ def test_closures_that_the_truth_makes_are_counted_by_hand() -> None:
     assert closure_recall(np.full(60, np.nan), truth, events).value is None
     assert closure_recall(truth, np.full(60, 0.1), events).value is None
     assert closure_recall(truth, truth, events[:0]).frames == 0
+
+
+def test_the_interval_of_a_mean_holds_it_about_as_often_as_it_says() -> None:
+    """Errors that stay alike for half a second; frame by frame, the interval would be three times too narrow."""
+    rng = np.random.default_rng(3)
+    hits = 0
+    for _ in range(200):
+        interval = mean_interval(2.0 + np.convolve(rng.normal(size=611), np.ones(12), "valid"))
+        assert interval is not None
+        hits += interval[0] < 2.0 < interval[1]
+    assert 174 <= hits <= 197
+    steady = np.full(120, 0.5)
+    steady[7] = np.nan
+    assert mean_interval(steady) == pytest.approx((0.5, 0.5))
+    assert mean_interval(steady[:99]) is None
 
 
 def test_a_mouth_that_is_always_shut_has_all_closures_and_is_found_out() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from talk3d.evaluate.lips import Score
 from talk3d.evaluate.measures import MEASURES
-from talk3d.evaluate.page import Moment, Page, best_of, render
+from talk3d.evaluate.page import ADRIFT, Moment, Page, best_of, render
 from talk3d.evaluate.published import TABLES
 from talk3d.pages import MOST_POINTS, Chart
 
@@ -29,14 +29,14 @@ class Read(HTMLParser):
             self.cells.append([])
         if tag in ("td", "th"):
             self.cells[-1].append("")
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "br"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.cells and self.open and self.open[-1] in ("td", "th", "small"):
+        if self.cells and self.open and self.open[-1] in ("td", "th", "small", "strong"):
             self.cells[-1][-1] += data
 
 
@@ -49,8 +49,9 @@ def page(rows: dict[str, dict[str, Score]], **changed: object) -> str:
     picture = np.full((8, 24, 3), 90, np.uint8)
     given: dict = {
         "title": "a against b", "charts": [Chart("Lips", {"truth": curve, "result": curve**2}, 0.0, 2.0, " s")],
-        "moments": [Moment("frame 7", picture)], "film": b"film", "facts": {"Machine": "one"}, "notes": ["mind this"],
-        "missing": ["LPIPS was not measured"], "truth": {"blink_rate": Score(0.4, 50)},
+        "moments": [Moment("frame 7", picture)], "film": b"film", "facts": {"Machine": "one"}, "warnings": [], "adrift": set(),
+        "summary": {"result": ["Rests on 50 frames."]},
+        "notes": ["mind this"], "missing": ["LPIPS was not measured"], "truth": {"blink_rate": Score(0.4, 50)},
     }  # fmt: skip
     return render(Page(rows=rows, **(given | changed)))
 
@@ -67,6 +68,16 @@ def test_the_page_is_whole_and_asks_for_nothing_else() -> None:
     assert [len(cells) for cells in ours].count(4) == 1 + len(MEASURES)
     assert [cells[0] for cells in ours if len(cells) == 1] == ["Picture", "Lips", "Person and motion"]
     assert len(read.cells) == len(ours) + sum(1 + len(table.rows) for table in TABLES)
+
+
+def test_a_film_that_may_show_other_frames_is_marked_and_never_best() -> None:
+    rows = {"known": row(0.5), "adrift": row(0.9), "baseline": row(0.25)}
+    text = page(rows, adrift={"adrift"}, summary={"known": ["Rests on <50> frames."], "adrift": ["No verdict."]})
+    heads = Read(text).cells[0]
+    assert [ADRIFT in head for head in heads] == [False, False, False, True, False]
+    line = re.findall(r"<th title='[^']*'>PSNR, whole.*?</tr>", text)[0]
+    assert re.findall(r"<td class='([^']*)'>", line) == ["own", "best", "adrift", ""]
+    assert text.index("Rests on &lt;50&gt; frames.") < text.index("No verdict.") < text.index("<table>")
 
 
 def test_published_numbers_stand_apart_with_a_warning() -> None:

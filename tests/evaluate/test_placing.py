@@ -1,6 +1,7 @@
 """Films cut to what all of them show, and curves of squashed ones."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from talk3d.evaluate.align import Place
 from talk3d.evaluate.claims import Claims
 from talk3d.evaluate.film import Film, Sound
 from talk3d.evaluate.follow import Landmarks, Motion, expression, head_pose
-from talk3d.evaluate.placing import Followed, Placed, base_of, common_window, notes_on
+from talk3d.evaluate.placing import Followed, Placed, base_of, common_frames, common_window, notes_on, share_warning
 
 NOTHING = np.array([[1.0, 0, 0], [0, 1, 0]])
 
@@ -71,6 +72,42 @@ def test_a_range_that_does_not_exist_is_refused() -> None:
         base_of((500, 600), None, film("truth"), [Claims("unknown", None, False)])
 
 
+@pytest.mark.parametrize(
+    ("shown", "said"),
+    [
+        (
+            {"a": (0, 226), "test": (100, 145), "b": (0, 226)},
+            "the 45 frames that all of them show; without test it would be 226.",
+        ),
+        (
+            {"a": (0, 226), "one": (100, 145), "two": (50, 120)},
+            "the 20 frames that all of them show; without one it would be 70.",
+        ),
+        ({"a": (0, 226), "one": (100, 145), "two": (90, 140)}, "the 40 frames that all of them show; without one and two it"),
+        ({"a": (0, 226), "b": (4, 226)}, None),
+        ({"a": (0, 45)}, None),
+    ],
+)
+def test_a_film_that_shortens_the_comparison_is_named(tmp_path: Path, shown: dict[str, tuple[int, int]], said) -> None:
+    """Whether its place was found, or its metadata told it before anything was followed."""
+    points = np.random.default_rng(0).uniform(10, 40, (226, 468, 2))
+    true, whole = followed(tmp_path / "truth", points), film("truth", 226)
+    for claimed in (False, True):
+        claims = {name: Claims("paper", span if claimed else None, True) for name, span in shown.items()}
+        base = base_of(None, None, whole, list(claims.values()))
+        placed = {
+            name: Placed(
+                followed(tmp_path / f"{name}{claimed}", points[a:b]), Place(a - base[0], "", NOTHING, True), None, None
+            )
+            for name, (a, b) in shown.items()
+        }
+        part = dataclasses.replace(true, film=true.film.part(*base))
+        span = common_frames(placed, part, base)
+        warnings = share_warning(placed, claims, base, span, partial(base_of, None, None, whole))
+        assert len(warnings) == (said is not None)
+        assert said is None or said in warnings[0]
+
+
 @pytest.mark.parametrize(("by_motion", "said"), [(None, None), (3, None), (1, "2 frames later"), (7, "4 frames earlier")])
 def test_pictures_that_disagree_with_their_sound_are_said_so(tmp_path: Path, by_motion: int | None, said: str | None) -> None:
     """Its sound says that the first frame shows frame 3. If it shows frame 1 instead, it lags behind."""
@@ -84,7 +121,12 @@ def test_pictures_that_disagree_with_their_sound_are_said_so(tmp_path: Path, by_
 
 @pytest.mark.parametrize(
     ("seconds", "claimed", "said"),
-    [(3.0, (0, 30), "not the truth's"), (1.8, None, "1.8 s of sound are too few"), (1.8, (0, 30), None)],
+    [
+        (5.0, (0, 30), "not the truth's"),
+        (3.0, None, "3.0 s of sound are too few"),
+        (1.8, None, "1.8 s of sound are too few"),
+        (1.8, (0, 30), None),
+    ],
 )
 def test_too_little_sound_to_tell_is_not_called_another_sound(tmp_path: Path, seconds: float, claimed, said) -> None:
     """A test part may last less than two seconds; nothing was heard that speaks against it then."""

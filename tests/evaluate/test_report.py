@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from talk3d.camera import Orbit
 from talk3d.capture.artifact import Capture
 from talk3d.capture.build import prepare
 from talk3d.capture.track import track
-from talk3d.errors import MediaError, OutputExistsError, ScoringError
+from talk3d.errors import MediaError, NoFaceError, OutputExistsError, ScoringError
+from talk3d.evaluate.page import ADRIFT
 from talk3d.evaluate.report import Report, as_table, evaluate
 from talk3d.video.read import read_audio, read_frames
 from talk3d.video.write import VideoWriter
@@ -53,6 +55,13 @@ def capture(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Capture:
         prior_hash="cd" * 32,
         consent="synthetic",
     )
+
+
+def terminal(report: Report) -> str:
+    """What is printed of a report."""
+    console = rich.console.Console(width=160, record=True)
+    console.print(as_table(report))
+    return console.export_text()
 
 
 Film = Callable[..., Path]
@@ -134,9 +143,7 @@ def test_the_truth_scores_perfectly_and_beats_the_baselines(capture: Capture, fi
     shown = (tmp_path / "report" / "report.html").read_text()
     assert f"{best['psnr'].value:.3f}" in shown
     assert "camera, blinks and head motion of these frames" in shown
-    console = rich.console.Console(width=160, record=True)
-    console.print(as_table(report))
-    shown = console.export_text()
+    shown = terminal(report)
     assert "Lip opening, correlation" in shown
     assert f"{best['psnr'].value:.3f}" in shown
 
@@ -210,11 +217,35 @@ def test_what_is_outside_the_face_does_not_count_there(capture: Capture, film: F
 
 
 def test_a_result_without_a_face_is_said_so(capture: Capture, film: Film, tmp_path: Path) -> None:
-    row = evaluate(film(lambda frame: frame // 64 * 0 + 90), capture.root, tmp_path / "r", baselines=False).scores
+    report = evaluate(film(lambda frame: frame // 64 * 0 + 90), capture.root, tmp_path / "r", baselines=False)
+    row = report.scores
+    assert report.warnings[0].startswith("result.mp4: no face was found in any of its 40 frames")
+    shown = (tmp_path / "r" / "report.html").read_text()
+    assert 0 < shown.index("no face was found") < shown.index("<table>")
+    printed = terminal(report)
+    assert printed.index("WARNING: result.mp4: no face") < printed.index("PSNR, whole")
     assert row["face_found"].value == 0
     assert row["mouth_opening"].value is None
     assert row["mouth_distance"].frames == 0
     assert row["psnr"].frames == 40
+
+
+def test_a_truth_without_a_face_is_refused_before_the_films_are_followed(film: Film, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3)).astype(np.uint8)
+    truth = film(lambda frame: noise, name="noface.mp4")
+    stages: list[str] = []
+    with pytest.raises(NoFaceError, match=r"none of the frames 0\.\.39 of the truth, `noface.mp4`.*Give as --truth"):
+        evaluate(film(), truth, tmp_path / "report", progress=lambda stage, part: stages.append(stage))
+    assert set(stages) <= {"tracking noface.mp4"}
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_part_of_the_truth_without_a_face_is_refused(film: Film, tmp_path: Path) -> None:
+    """The truth shows a face in its first half only; the film claims the second."""
+    numbers = iter(range(40))
+    truth = film(lambda frame: frame if next(numbers) < 20 else frame // 64 * 0 + 90, name="truth.mp4")
+    with pytest.raises(NoFaceError, match=r"none of the frames 20\.\.39"):
+        evaluate(film(name="result.mp4"), truth, tmp_path / "report", frames=(20, 40))
 
 
 def test_a_plain_video_as_truth(capture: Capture, film: Film, tmp_path: Path) -> None:
@@ -223,8 +254,20 @@ def test_a_plain_video_as_truth(capture: Capture, film: Film, tmp_path: Path) ->
     assert list(report.rows) == ["result.mp4", "first frame, still"]
     assert report.frames == (0, 40)
     assert report.scores["psnr"].value > 45
-    assert "taken for granted" in report.notes[0]
-    assert "plain video" in report.notes[1]
+    assert "taken for granted" in report.warnings[0]
+    assert report.placed_by == {"result.mp4": ""}
+    assert "plain video" in report.notes[0]
+    shown = (tmp_path / "report" / "report.html").read_text()
+    table = shown[shown.index("<table>") : shown.index("</table>")]
+    heads = re.findall(r"<th class='([^']*)'>(.*?)</th>", table)
+    assert [(name.split("<")[0], kind, ADRIFT in name) for kind, name in heads[:3]] == [
+        ("truth", "", False), ("result.mp4", "adrift", True), ("first frame, still", "", False),
+    ]  # fmt: skip
+    printed = terminal(report)
+    assert printed.index("WARNING: result.mp4: when it begins is not known") < printed.index("PSNR, whole")
+    assert "place in" in printed[: printed.index("PSNR, whole")].split("WARNING")[-1]
+    asked = evaluate(film(name="asked.mp4"), truth, tmp_path / "asked", baselines=False, frames=(5, 40))
+    assert (asked.warnings, asked.offsets) == ([], {"asked.mp4": 5})
     unknown = film(name="foreign.mp4", split=None, frames=None, capture=None)
     assert evaluate(unknown, truth, tmp_path / "again", baselines=False).unseen == {"foreign.mp4": False}
 
@@ -275,7 +318,7 @@ def test_a_foreign_result_is_taken_for_the_test_part(capture: Capture, film: Fil
     assert report.frames == capture.test
     assert report.unseen == {"result.mp4": False}
     assert report.protocols == {"result.mp4": "unknown"}
-    assert "taken for granted" in report.notes[0]
+    assert "taken for granted" in report.warnings[0]
 
 
 def test_files_that_cannot_be_read(capture: Capture, tmp_path: Path) -> None:
@@ -421,7 +464,7 @@ def test_a_foreign_film_is_laid_on_the_truth(source: Path, tmp_path: Path) -> No
     report = evaluate(result, truth, tmp_path / "report", baselines=False)
     assert report.offsets == {"result.mp4": 14}
     assert report.frames == (14, 145)
-    assert "found from its sound" in report.notes[0]
+    assert "known from its sound" in report.notes[0]
     assert "laid on the truth by its face" in report.notes[1]
     row = report.scores
     assert row["mouth_lag"].value == 0
@@ -429,6 +472,39 @@ def test_a_foreign_film_is_laid_on_the_truth(source: Path, tmp_path: Path) -> No
     assert row["psnr_face"].value > 27  # resampled twice
     assert row["psnr"].value > 25
     assert "in the part that they share" in report.notes[-1]
+
+
+def test_a_short_cut_is_found_and_said_to_shorten_the_comparison(source: Path, tmp_path: Path) -> None:
+    """1.8 s out of the middle with their own sound, beside a film that shows all; the page begins with what all that means."""
+    sound, frames = read_audio(source), list(read_frames(source, stop=150))
+
+    def cut(name: str, start: int, stop: int) -> Path:
+        path = tmp_path / name
+        with VideoWriter(path, (256, 256), audio_rate=16000, preset="ultrafast") as writer:
+            writer.write_audio(sound[start * 640 : stop * 640])
+            for frame in frames[start:stop]:
+                writer.write(frame)
+        return path
+
+    truth, whole, short = cut("truth.mp4", 0, 150), cut("whole.mp4", 0, 150), cut("a short.mp4", 88, 133)
+    report = evaluate(whole, truth, tmp_path / "report", compare=[short])
+    assert report.offsets == {"whole.mp4": 0, "a short.mp4": 88}
+    assert report.placed_by == {"whole.mp4": "its sound", "a short.mp4": "its sound"}
+    assert report.frames == (88, 133)
+    assert len(report.warnings) == 1
+    assert "compared on the 45 frames that all of them show; without a short.mp4 it would be 150" in report.warnings[0]
+    assert report.rows["a short.mp4"]["psnr_face"].value > 35  # a frame off is below 30
+    assert any("no verdict, as 25 frames are too few" in line for line in report.summary["a short.mp4"])
+    shown = (tmp_path / "report" / "report.html").read_text()
+    places = [shown.index(text) for text in ("compared on the 45 frames", "Rests on 45 frames (1.8 s), 88 to 132", "<table>")]
+    assert places == sorted(places)
+    printed = " ".join(terminal(report).split())
+    places = [printed.index(text) for text in ("WARNING: All films", "Rests on 45 frames", "PSNR, whole")]
+    assert places == sorted(places)
+    facts = json.loads((tmp_path / "report" / "report.json").read_text())["facts"]
+    assert shlex.split(facts["Command"]) == [
+        "talk3d", "evaluate", str(whole), "--truth", str(truth), "--output", str(tmp_path / "report"), "--compare", str(short),
+    ]  # fmt: skip
 
 
 def test_films_that_share_nothing_are_refused(capture: Capture, film: Film, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Where and when a film shows what the true one shows.
 
-When: from the sound, if both have the same; else from how the head moves. Lips have no say, as their lateness is a fault to
-be scored and not to be mended. Where: one similarity for the whole film, which carries points that move with the head onto
-the true ones; a film that only has another size is resized.
+When: from the sound, if one is a copy of the other or both are loud at the same times; else from how the head moves. Lips have
+no say, as their lateness is a fault to be scored and not to be mended. Where: one similarity for the whole film, which carries
+points that move with the head onto the true ones; a film that only has another size is resized.
 
 Letters: F frames of the result, G frames of the truth.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..capture.detect import apply
-from ..video.clock import SAMPLES_PER_FRAME
+from ..video.clock import AUDIO_RATE, SAMPLES_PER_FRAME
 from .film import Sound
 from .follow import RIGID, Landmarks, Motion
 
@@ -23,8 +23,12 @@ HERTZ = 100
 """Of the loudness curves that are compared."""
 SURE, CLEAR = 0.8, 0.1
 """Correlation of loudness above which two sounds are one, and by how much it must beat all other places."""
-LEAST = 2.0
-"""Seconds of sound that must overlap."""
+LEAST = 4.0
+"""Seconds of loudness that must overlap: over two, one of a hundred pieces of other speech is as loud at the same times."""
+SHORTEST_COPY, LONGEST_COPY = 1.4, 4.0
+"""Seconds of the stretch that is looked for in the other sound, to see whether one is a copy of the other."""
+COPY, UNIQUE = 0.45, 0.25
+"""Cosine of the waves above which a stretch is a copy, and by how much it must beat all other places."""
 MOVES_ALIKE, BETTER, NEAR = 0.5, 0.25, 8
 """Correlation of head motion from which on it places a film, and by how much it must beat all shifts further than so many
 frames away: slow heads move alike by chance."""
@@ -46,7 +50,7 @@ class Place:
     offset: int
     """The truth's frame that its first frame shows."""
     by: str
-    """What says so, for people."""
+    """What says so, for people; empty if nothing does, and it is taken for granted."""
     matrix: Float[np.ndarray, "2 3"]
     """From its pixels to the truth's."""
     resize: bool
@@ -63,16 +67,68 @@ def loudness(sound: Sound) -> Float[np.ndarray, " hundredths"]:
     return np.log(level + 10**-2.5 * level.max(initial=0.0) + 1e-9)
 
 
+def by_waves(result: Sound, truth: Sound) -> float | None:
+    """Seconds of the truth at which the result's sound begins, if one sound is a copy of the other; None if it is not.
+
+    The liveliest stretch of the shorter sound is looked for in the longer one, wave by wave, which tells a second and a half
+    from all other speech. What has another wave, as from another microphone or out of a vocoder, is left to `by_sound`.
+    """
+    short, long = (result, truth) if result.frames <= truth.frames else (truth, result)
+    level = loudness(short)
+    length = min(len(level), int(LONGEST_COPY * HERTZ))
+    if length < SHORTEST_COPY * HERTZ:
+        return None
+    begin = int(np.convolve(level, np.ones(length), "valid").argmax()) * (AUDIO_RATE // HERTZ)
+    end = begin + length * (AUDIO_RATE // HERTZ)
+    first = begin // SAMPLES_PER_FRAME
+    known = short(first, -(-end // SAMPLES_PER_FRAME))
+    scores, places = _likeness(known[begin - first * SAMPLES_PER_FRAME :][: end - begin], long)
+    best = _stands_out(scores, places, COPY, UNIQUE, AUDIO_RATE // 4)
+    if best is None:
+        return None
+    return (best - begin if short is result else begin - best) / AUDIO_RATE
+
+
+def _likeness(piece: np.ndarray, sound: Sound) -> tuple[np.ndarray, np.ndarray]:
+    """The highest cosine of a piece with what lies at the places of each hundredth of a second, and the sample where."""
+    piece = piece.astype(np.float64) - piece.mean()
+    energy = (piece**2).sum()
+    size = 1 << (4 * len(piece)).bit_length()
+    spectrum = np.conj(np.fft.rfft(piece, size))
+    step = (size - len(piece)) // SAMPLES_PER_FRAME - 1
+    scores, places = [], []
+    for start in range(0, sound.frames, step):
+        stop = min(start + step, sound.frames)
+        count = (stop - start) * SAMPLES_PER_FRAME
+        beyond = -(-len(piece) // SAMPLES_PER_FRAME)
+        samples = sound(start, stop + beyond).astype(np.float64)
+        products = np.fft.irfft(np.fft.rfft(samples, size) * spectrum, size)[:count]
+        running = np.concatenate([[0.0], np.cumsum(samples**2)])
+        # Silence is like nothing: where there is next to none of the piece's energy, its rounding errors are no likeness.
+        there = np.maximum(running[len(piece) :][:count] - running[:count], 1e-4 * energy)
+        cosines = (products / np.sqrt(there * energy + 1e-30)).reshape(-1, AUDIO_RATE // HERTZ)
+        best = cosines.argmax(axis=1)
+        scores.append(cosines[np.arange(len(best)), best])
+        places.append(start * SAMPLES_PER_FRAME + np.arange(len(best)) * (AUDIO_RATE // HERTZ) + best)
+    return np.concatenate(scores), np.concatenate(places)
+
+
 def by_sound(result: Float[np.ndarray, " f"], truth: Float[np.ndarray, " g"]) -> float | None:
     """Seconds of the truth at which the result's sound begins, from both loudness curves; None if it is not the same sound."""
     scores, shifts = _correlations(result, truth, max(int(LEAST * HERTZ), min(len(result), len(truth)) // 2))
+    best = _stands_out(scores, shifts, SURE, CLEAR, HERTZ // 4)
+    return None if best is None else best / HERTZ
+
+
+def _stands_out(scores: np.ndarray, places: np.ndarray, sure: float, clear: float, near: int) -> int | None:
+    """The place with the highest score; None if that is below `sure`, or not `clear` above all that are further than `near`."""
     if not len(scores):
         return None
     best = int(scores.argmax())
-    far = np.abs(shifts - shifts[best]) > HERTZ // 4
-    if scores[best] < SURE or (far.any() and scores[far].max() > scores[best] - CLEAR):
+    far = np.abs(places - places[best]) > near
+    if scores[best] < sure or (far.any() and scores[far].max() > scores[best] - clear):
         return None
-    return float(shifts[best]) / HERTZ
+    return int(places[best])
 
 
 def _correlations(a: np.ndarray, b: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:

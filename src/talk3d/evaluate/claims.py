@@ -43,7 +43,7 @@ def read_claims(result: Path, truth: Path, capture: Capture | None, frames: tupl
     said = said if isinstance(said, dict) else {}
     claimed = (int(said["frames"][0]), int(said["frames"][1])) if said.get("frames") else None
     protocol = str(said.get("protocol", "unknown"))
-    if claimed is not None and frames is not None and claimed != tuple(frames):
+    if capture is not None and claimed is not None and frames is not None and claimed != tuple(frames):
         raise ScoringError(
             f"`{result.name}` says that it shows frames {claimed[0]}..{claimed[1] - 1}, but {frames[0]}..{frames[1] - 1} "
             "were asked for. Leave the range out; it is known from the file."

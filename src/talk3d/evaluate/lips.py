@@ -100,6 +100,20 @@ def _resampled(curve: Float[np.ndarray, " frames"], truth: Float[np.ndarray, " f
     return found
 
 
+def mean_interval(values: Float[np.ndarray, " frames"]) -> tuple[float, float] | None:
+    """Where 95 of 100 such films would have the mean, from the same bootstrap as of correlations; None for fewer than four
+    blocks. NaN is left out."""
+    known = values[np.isfinite(values)]
+    if len(known) < 4 * BLOCK:
+        return None
+    blocks = -(-len(known) // BLOCK)
+    running = np.cumsum(np.concatenate([[0.0], known, known[: BLOCK - 1]]))
+    sums = running[BLOCK:] - running[:-BLOCK]
+    drawn = np.random.default_rng(0).integers(0, len(known), (RESAMPLES, blocks))
+    low, high = np.quantile(sums[drawn].sum(axis=1) / (blocks * BLOCK), [0.025, 0.975])
+    return float(low), float(high)
+
+
 def moves(curve: Float[np.ndarray, " frames"], truth: Float[np.ndarray, " frames"]) -> bool:
     """Whether a curve moves at all, beside the truth's."""
     known, true = curve[np.isfinite(curve)], truth[np.isfinite(truth)]

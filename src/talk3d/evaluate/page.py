@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ from .measures import MEASURES, Best
 from .published import SOURCE, TABLES, WARNING, Table
 
 TRUTH = "truth"
+ADRIFT = "place in time not known"
+"""Stands under the name of a film that may show other frames than those that it is compared with."""
 SPARED = 0.95
 """Part of the frames of others that a film's score must rest on to be set bold."""
 
@@ -32,8 +34,12 @@ class Page:
     """What a page shows."""
 
     title: str
+    summary: Mapping[str, Sequence[str]]
+    """What the scores of each film say, in plain sentences."""
     rows: Mapping[str, Mapping[str, Score]]
     """Scores by film and measure."""
+    adrift: Set[str]
+    """Films that may show other frames than those that they are compared with; they are marked, and never best."""
     truth: Mapping[str, Score]
     """What the true film has of its own."""
     charts: Sequence[Chart]
@@ -43,8 +49,10 @@ class Page:
     """An MP4 with the films side by side, or the name of its file beside the page if it is large."""
     facts: Mapping[str, str]
     """What was run, on what."""
+    warnings: Sequence[str]
+    """What makes numbers mean less than they seem to."""
     notes: Sequence[str]
-    """What a reader must know before believing the numbers."""
+    """What else a reader must know before believing the numbers."""
     missing: Sequence[str]
     """What was not measured, and why."""
 
@@ -60,10 +68,13 @@ def render(page: Page) -> str:
     glossary = "".join(f"<dt>{text(m.title)}</dt><dd>{text(m.about)}</dd>" for key, m in MEASURES.items() if key in used)
     return document(
         page.title,
-        f"""{bullets(page.notes, "notes")}
+        f"""{bullets(page.warnings, "warning")}
+{"".join(f"<h2>{text(name)}</h2>{bullets(lines, 'summary')}" for name, lines in page.summary.items())}
+<h2>Numbers</h2>
+{bullets(page.notes, "notes")}
 <p>Bold is best. In brackets: where 95 % of such films would lie; and on how many frames or events a number rests, where it
 is not on all frames. The column “truth” is what the true film has of its own.</p>
-{_table(page.rows, page.truth)}
+{_table(page)}
 <h2>Side by side</h2>
 <video controls loop playsinline src="{text(source)}"></video>
 <h2>Curves</h2>{"".join(chart(curves, grey=TRUTH) for curves in page.charts)}
@@ -73,6 +84,7 @@ is not on all frames. The column “truth” is what the true film has of its ow
 <h2>Published numbers</h2><p class='warning'>{text(WARNING)}</p>
 <details><summary>{text(SOURCE)}</summary>{"".join(_published(table) for table in TABLES)}</details>
 <h2>How it was made</h2><dl>{described}</dl>""",
+        _STYLE,
     )
 
 
@@ -99,9 +111,12 @@ def best_of(values: Mapping[str, float], best: Best, truth: float | None = None)
     return winners if len(winners) < len(values) else set()
 
 
-def _table(rows: Mapping[str, Mapping[str, Score]], truth: Mapping[str, Score]) -> str:
-    names = [TRUTH, *rows]
-    lines = ["<tr><th></th>" + "".join(f"<th>{text(name)}</th>" for name in names) + "</tr>"]
+def _table(page: Page) -> str:
+    rows, truth, names = page.rows, page.truth, [TRUTH, *page.rows]
+    marks = {name: f"<br><strong>{ADRIFT}</strong>" if name in page.adrift else "" for name in names}
+    styles = {name: "adrift" if name in page.adrift else "" for name in names}
+    heads = "".join(f"<th class='{styles[name]}'>{text(name)}{marks[name]}</th>" for name in names)
+    lines = [f"<tr><th></th>{heads}</tr>"]
     everything = (truth, *rows.values())
     most = max((score.frames for row in everything for score in row.values()), default=0)
     group = ""
@@ -112,12 +127,15 @@ def _table(rows: Mapping[str, Mapping[str, Score]], truth: Mapping[str, Score]) 
             group = measure.group
             lines.append(f"<tr class='group'><th colspan='{len(names) + 1}'>{text(group)}</th></tr>")
         known = {
-            name: row[key].value for name, row in rows.items() if key in row and _rests_on_enough(row[key], rows, key, most)
+            name: row[key].value
+            for name, row in rows.items()
+            if key in row and name not in page.adrift and _rests_on_enough(row[key], rows, key, most)
         }
         reference = truth[key].value if key in truth else None
         winners = best_of({name: value for name, value in known.items() if value is not None}, measure.best, reference)
         cells = [f"<td class='own'>{_cell(truth.get(key), most)}</td>"]
-        cells += [f"<td class='{'best' if name in winners else ''}'>{_cell(rows[name].get(key), most)}</td>" for name in rows]
+        kinds = {name: "best" if name in winners else styles[name] for name in rows}
+        cells += [f"<td class='{kinds[name]}'>{_cell(rows[name].get(key), most)}</td>" for name in rows]
         unit = f" <small>{text(measure.unit)}</small>" if measure.unit else ""
         arrow = {"high": "↑", "low": "↓", "one": "→ 1", "zero": "→ 0", "truth": "→ truth"}[measure.best]
         title = f"<th title='{text(measure.about)}'>{text(measure.title)}{unit} {arrow}</th>"
@@ -146,3 +164,8 @@ def _published(table: Table) -> str:
         cells = "".join(f"<td>{'–' if value is None else f'{value:g}'}</td>" for value in values)
         lines.append(f"<tr><th>{text(name)}</th>{cells}</tr>")
     return f"<h3>{text(table.title)}</h3><table>{''.join(lines)}</table>"
+
+
+_STYLE = """
+th.adrift strong { color: #c2410c; } td.adrift { opacity: .5; font-style: italic; }
+"""

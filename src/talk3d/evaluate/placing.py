@@ -14,7 +14,7 @@ import numpy as np
 
 from ..capture.artifact import Capture
 from ..capture.detect import warp
-from ..errors import ScoringError
+from ..errors import NoFaceError, ScoringError
 from ..video.clock import FPS
 from . import align
 from .claims import Claims
@@ -29,6 +29,12 @@ SQUASHED = 0.01
 """A film whose width and height are changed by factors that differ by more than this must be measured again."""
 FEWEST = 10
 """Frames below which nothing is scored."""
+FEWEST_FACES = 10
+"""Frames of the truth that must show a face: over fewer, nothing is said of lips either."""
+WIDER = 1.1
+"""By what factor the frames compared must grow without some of the films, or readers are not told."""
+OFTEN = 0.5
+"""Part of the frames in which a face must be found, or readers are warned."""
 
 Say = Callable[[str, float], None]
 """Called with a stage's name and the part of it that is done, 0..1."""
@@ -50,6 +56,15 @@ class Followed:
         """Of the whole sound, see `align.loudness`; listened to once, however many films are held against it."""
         return None if self.sound is None else align.loudness(self.sound)
 
+    def heard_in(self, true: Followed) -> float | None:
+        """Frames of the true film at which the sound of this one begins; None if it is not the same sound."""
+        if self.sound is None or true.sound is None or self.loudness is None or true.loudness is None:
+            return None
+        seconds = align.by_waves(self.sound, true.sound)
+        if seconds is None:
+            seconds = align.by_sound(self.loudness, true.loudness)
+        return None if seconds is None else FPS * seconds - true.sound_first + self.sound_first
+
     def entry(self, start: int, stop: int, sound: Hear | None = None) -> Entry:
         """A half-open range of its frames, as it is; with another sound if it has none."""
         heard = sound if self.sound is None else self.sound.part(self.sound_first + start)
@@ -66,6 +81,17 @@ class Placed:
     """Frames of the range at which its sound begins; None if it has not the truth's sound."""
     by_motion: int | None
     """The same of how its head moves; None if that does not tell."""
+
+    def other_sound(self, true: Followed) -> bool:
+        """Whether it says other words than the true film: both have enough sound to tell, and it is not the same."""
+        seconds = self.seconds_of_both(true)
+        return self.by_sound is None and seconds is not None and seconds >= align.LEAST
+
+    def seconds_of_both(self, true: Followed) -> float | None:
+        """Length of the shorter sound; None if one of the films is silent."""
+        if true.loudness is None or self.followed.loudness is None:
+            return None
+        return min(len(true.loudness), len(self.followed.loudness)) / align.HERTZ
 
     def entry(self, true: Followed, start: int, stop: int) -> Entry:
         """On the truth's frames of a half-open range."""
@@ -100,20 +126,27 @@ class Desk:
         heard = None if sound is None else Sound(sound, self._scratch / f"{self._number}.sound")
         return Followed(Film(film.name, film.size, count, film.frames, None), landmarks, motion, heard, first)
 
-    def placed(self, film: Film, claims: Claims, true: Followed, base: tuple[int, int]) -> Placed:
-        """Follow a result, and find out where and when it shows the truth."""
+    def placed(self, film: Film, claims: Claims, true: Followed, base: tuple[int, int], asked: bool) -> Placed:
+        """Follow a result, and find out where and when it shows the truth.
+
+        Args:
+            film: the result.
+            claims: what its metadata says.
+            true: the true film's frames of `base`.
+            base: half-open range.
+            asked: whether somebody said that the film shows that range.
+        """
         own = self.followed(film, film.sound, 0)
-        heard = None
-        if own.loudness is not None and true.loudness is not None:
-            seconds = align.by_sound(own.loudness, true.loudness)
-            heard = None if seconds is None else FPS * seconds - true.sound_first
+        heard = own.heard_in(true)
         moved = align.by_motion(own.motion, true.motion)
         if claims.frames is not None:
             offset, by = claims.frames[0] - base[0], "its metadata"
         elif heard is not None:
             offset, by = round(heard), "its sound"
         else:
-            offset, by = (0, "") if moved is None else (moved, "how the head moves")
+            offset, by = (
+                (0, "the frames that were asked for" if asked else "") if moved is None else (moved, "how the head moves")
+            )
         common = range(max(0, offset), min(true.film.count, own.film.count + offset))
         sizes = own.film.size, true.film.size
         if claims.frames is not None or not len(common):
@@ -140,7 +173,11 @@ def base_of(frames: tuple[int, int] | None, capture: Capture | None, film: Film,
 
 
 def common_frames(placed: Mapping[str, Placed], true: Followed, base: tuple[int, int]) -> tuple[int, int]:
-    """The frames that all films show, counted from the range's beginning."""
+    """The frames that all films show, counted from the range's beginning.
+
+    Raises:
+        ScoringError: there are fewer than `FEWEST`.
+    """
     start = max(0, *(one.place.offset for one in placed.values()))
     stop = min(true.film.count, *(one.place.offset + one.followed.film.count for one in placed.values()))
     if stop - start < FEWEST:
@@ -151,6 +188,93 @@ def common_frames(placed: Mapping[str, Placed], true: Followed, base: tuple[int,
     return start, stop
 
 
+def share_warning(
+    placed: Mapping[str, Placed],
+    claims: Mapping[str, Claims],
+    base: tuple[int, int],
+    span: tuple[int, int],
+    base_without: Callable[[Sequence[Claims]], tuple[int, int]],
+) -> list[str]:
+    """Whether some of the films keep the others from being compared on clearly more frames; one warning, or none.
+
+    Args:
+        placed: the films.
+        claims: what their metadata says.
+        base: the range of true frames within which they were placed, half-open.
+        span: the frames that all of them show, counted from the range's beginning.
+        base_without: the range for films of which only so much is known, see `base_of`.
+    """
+    firsts = {name: base[0] + one.place.offset for name, one in placed.items()}
+    shown = {name: (first, first + placed[name].followed.film.count) for name, first in firsts.items()}
+
+    def shared(names: Sequence[str]) -> int:
+        low, high = base_without([claims[name] for name in names])
+        return min(high, *(shown[name][1] for name in names)) - max(low, *(shown[name][0] for name in names))
+
+    # The shortest go first, up to the one that costs most.
+    by_length = sorted(shown, key=lambda name: shared([name]))
+    counts = [span[1] - span[0], *(shared(by_length[number:]) for number in range(1, len(by_length)))]
+    steps = [more / count for count, more in zip(counts, counts[1:], strict=False)]
+    if not steps or max(counts) < WIDER * counts[0]:
+        return []
+    number = int(np.argmax(steps)) + 1
+    left_out = " and ".join(by_length[:number])
+    return [
+        f"All films were compared on the {counts[0]} frames that all of them show; without {left_out} it would be "
+        f"{counts[number]}. Score short films by themselves for numbers that rest on more."
+    ]
+
+
+def require_face(true: Followed, start: int, stop: int, first: int) -> None:
+    """Refuse a truth that shows nobody, before more work is done.
+
+    Args:
+        true: the true film.
+        start: the first of its frames that is to have a face.
+        stop: the one after the last.
+        first: the number by which its frame 0 is known to people.
+
+    Raises:
+        NoFaceError: a face was found in fewer than `FEWEST_FACES` of these frames.
+    """
+    found = int(true.motion.seen[start:stop].sum())
+    if found < FEWEST_FACES:
+        raise NoFaceError(
+            f"A face was found in {found or 'none'} of the frames {first + start}..{first + stop - 1} of the truth, "
+            f"`{true.film.name}`; at least {FEWEST_FACES} are needed. Scores say how near a film comes to the true face, so "
+            "there is nothing to compare with. Give as --truth the real video of the person who talks."
+        )
+
+
+def place_warnings(placed: Mapping[str, Placed], base: tuple[int, int]) -> list[str]:
+    """Which films may show other frames than those that they are compared with."""
+    return [
+        f"{name}: when it begins is not known, as neither its sound nor its motion says. That its first frame shows frame "
+        f"{base[0] + one.place.offset} of the truth was taken for granted; if it does not, its numbers mean nothing. If you "
+        "know which frames it shows, say so with --frames."
+        for name, one in placed.items()
+        if not one.place.by
+    ]
+
+
+def face_warnings(entries: Mapping[str, Entry], truth: Entry) -> list[str]:
+    """Which films show no face, or hardly any, on the frames that are compared."""
+    warnings = []
+    for name, entry in {"the truth": truth, **entries}.items():
+        found, count = int(entry.motion.seen.sum()), len(entry.motion.seen)
+        if not found:
+            warnings.append(
+                f"{name}: no face was found in any of its {count} frames, so nothing can be said of its lips and of the "
+                "person; numbers of pictures compare whatever it shows with the true face."
+            )
+        elif found < OFTEN * count:
+            warnings.append(
+                f"{name}: a face was found in only {found} of its {count} frames; numbers of lips and of the person rest on "
+                "those."
+            )
+    return warnings
+
+
 def notes_on(
     placed: Mapping[str, Placed], claims: Mapping[str, Claims], true: Followed, capture: Capture | None, base: tuple[int, int]
 ) -> list[str]:
@@ -159,9 +283,9 @@ def notes_on(
     for name, one in placed.items():
         place, film = one.place, one.followed.film
         if claims[name].frames is None:
-            first = base[0] + place.offset
-            said = f"found from {place.by}" if place.by else "taken for granted, as neither its sound nor its motion says"
-            notes.append(f"{name}: its first frame shows frame {first} of the truth ({said}).")
+            if place.by:
+                first = base[0] + place.offset
+                notes.append(f"{name}: its first frame shows frame {first} of the truth (known from {place.by}).")
         elif one.by_sound is not None and abs(one.by_sound - place.offset) > 1:
             late = place.offset - one.by_sound
             notes.append(f"{name}: against what its metadata says, its sound begins {late:+.1f} frames off.")
@@ -171,12 +295,11 @@ def notes_on(
                 f"{name}: its head moves {abs(late)} frames {'later' if late > 0 else 'earlier'} than the true one where it "
                 "was placed; all scores of pictures suffer from that."
             )
-        if true.loudness is not None and one.followed.loudness is not None and one.by_sound is None:
-            seconds = min(len(true.loudness), len(one.followed.loudness)) / align.HERTZ
-            if seconds >= align.LEAST:
-                notes.append(f"{name}: its sound is not the truth's, so that comparing lips frame by frame means little.")
-            elif claims[name].frames is None:
-                notes.append(f"{name}: {seconds:.1f} s of sound are too few to tell whether it is the truth's.")
+        seconds = one.seconds_of_both(true)
+        if one.other_sound(true):
+            notes.append(f"{name}: its sound is not the truth's, so that comparing lips frame by frame means little.")
+        elif seconds is not None and one.by_sound is None and claims[name].frames is None:
+            notes.append(f"{name}: {seconds:.1f} s of sound are too few to tell whether it is the truth's.")
         if not place.resize:
             scale, turn = np.hypot(*place.matrix[:, 0]), np.degrees(np.arctan2(place.matrix[1, 0], place.matrix[0, 0]))
             notes.append(

@@ -15,6 +15,7 @@ import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,21 @@ from . import drawings, guests, page, scores
 from .claims import PROTOCOLS, read_claims
 from .film import Film, open_capture, open_video
 from .measures import MEASURES
-from .placing import Desk, Say, base_of, common_frames, common_window, notes_on
+from .placing import (
+    Desk,
+    Say,
+    base_of,
+    common_frames,
+    common_window,
+    face_warnings,
+    notes_on,
+    place_warnings,
+    require_face,
+    share_warning,
+)
 from .scores import Curves, Entry, Row
 from .speech import listen
+from .summary import summarise
 
 MOST_EMBEDDED = 8_000_000
 """Larger films stay beside the page, bytes: in it, each byte takes several of memory while it is written."""
@@ -56,6 +69,8 @@ class Report:
     """Whether these frames are known not to have been trained on."""
     offsets: dict[str, int]
     """The true film's frame that each result's first frame shows."""
+    placed_by: dict[str, str]
+    """What says so; empty where nothing does, and it was taken for granted."""
     rows: dict[str, Row]
     """Scores by film and measure, results first."""
     truth_row: Row
@@ -63,8 +78,12 @@ class Report:
     closures: int
     """Times that /p/, /b/ or /m/ is heard."""
     pauses: int
+    summary: dict[str, list[str]]
+    """What the scores of each result say, in plain sentences."""
+    warnings: list[str]
+    """What makes numbers mean less than they seem to; stands above them."""
     notes: list[str]
-    """What a reader must know before believing the numbers."""
+    """What else a reader must know before believing the numbers."""
     missing: list[str]
     """What was not measured, and why."""
 
@@ -72,6 +91,11 @@ class Report:
     def scores(self) -> Row:
         """Of the first result."""
         return self.rows[self.results[0]]
+
+    @property
+    def adrift(self) -> set[str]:
+        """The results of which it is not known that they show the frames that they are compared with."""
+        return {name for name, by in self.placed_by.items() if not by}
 
 
 def evaluate(
@@ -109,6 +133,7 @@ def evaluate(
     Raises:
         OutputExistsError: `output` exists.
         MediaError: a file cannot be read.
+        NoFaceError: the truth shows no face, so that there is nothing to compare with.
         ConfigError: the shape predictor cannot be used.
         ScoringError: a film shows frames that were trained on, belongs to another capture, contradicts the request, or shows
             nothing that the truth shows; a score would mean nothing.
@@ -130,10 +155,17 @@ def evaluate(
         desk = Desk(Path(scratch), say)
         base = base_of(frames, capture, true_film, list(claims.values()))
         true = desk.followed(true_film.part(*base), true_film.sound, base[0])
-        placed = {name: desk.placed(film, claims[name], true, base) for name, film in films.items()}
+        require_face(true, 0, true.film.count, base[0])
+        placed = {name: desk.placed(film, claims[name], true, base, frames is not None) for name, film in films.items()}
         span = common_frames(placed, true, base)
+        require_face(true, *span, base[0])
         truth_entry = true.entry(span[0], span[1])
         entries = {name: one.entry(true, *span) for name, one in placed.items()}
+        warnings = [
+            *share_warning(placed, claims, base, span, partial(base_of, frames, capture, true_film)),
+            *place_warnings(placed, base),
+            *face_warnings(entries, truth_entry),
+        ]
         notes = notes_on(placed, claims, true, capture, base)
         rows_of = dict(entries)
         if baselines:
@@ -163,19 +195,34 @@ def evaluate(
             protocols={name: claims[name].protocol for name in names},
             unseen={name: claims[name].unseen for name in names},
             offsets={name: base[0] + one.place.offset for name, one in placed.items()},
+            placed_by={name: one.place.by for name, one in placed.items()},
             rows=rows,
             truth_row=scores.own_row(truth_entry, truth_entry, speech),
             closures=0 if speech is None else len(speech.closures),
             pauses=0 if speech is None else speech.pauses,
+            summary={
+                name: summarise(
+                    name,
+                    rows,
+                    [other for other in rows if other not in names],
+                    curves,
+                    shown[0],
+                    adrift=not one.place.by,
+                    other_sound=one.other_sound(true),
+                )
+                for name, one in placed.items()
+            },
+            warnings=warnings,
             notes=notes,
             missing=missing,
         )
         say("drawing", 0.0)
         command = shlex.join(
-            ["talk3d", "evaluate", paths[0].name, "--truth", truth.name, "--output", output.name]
-            + (["--compare", *(path.name for path in paths[1:])] if compare else [])
+            ["talk3d", "evaluate", str(paths[0]), "--truth", str(truth), "--output", str(output)]
+            + (["--compare", *map(str, paths[1:])] if compare else [])
             + (["--frames", *map(str, frames)] if frames else [])
-            + (["--shape-predictor", predictor.name] if predictor else [])
+            + (["--shape-predictor", str(predictor)] if predictor else [])
+            + (["--overwrite"] if overwrite else [])
         )
         with writing_folder(output) as staging:
             _write(staging, report, entries, rows_of, truth_entry, curves, command)
@@ -269,12 +316,15 @@ def _write(
         moments += drawings.worst(name, results[name], truth, curves[name].face_psnr, report.frames[0])
     shown = page.Page(
         title=f"{', '.join(report.results)} against {report.truth}",
+        summary=report.summary,
         rows=report.rows,
+        adrift=report.adrift,
         truth=report.truth_row,
         charts=drawings.charts(truth, curves),
         moments=moments,
         film=film.read_bytes() if film.stat().st_size <= MOST_EMBEDDED else film.name,
         facts=facts,
+        warnings=report.warnings,
         notes=report.notes,
         missing=report.missing,
     )
@@ -282,10 +332,12 @@ def _write(
 
 
 def as_table(report: Report) -> Any:
-    """The report as a rich table, without intervals; print it with `rich.print`."""
+    """The report for a terminal: warnings, what each film's scores say, and a table; print it with `rich.print`."""
     from rich.box import SIMPLE_HEAD
+    from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     count = report.frames[1] - report.frames[0]
     title = f"against {escape(report.truth)}, frames {report.frames[0]}..{report.frames[1] - 1} ({count})"
@@ -293,13 +345,17 @@ def as_table(report: Report) -> Any:
     table.add_column("", no_wrap=True)
     everything = {page.TRUTH: report.truth_row, **report.rows}
     for name in everything:
-        table.add_column(escape(name), justify="right", overflow="fold")
+        mark = f"\n[bold red]{page.ADRIFT}[/]" if name in report.adrift else ""
+        table.add_column(escape(name) + mark, justify="right", overflow="fold", style="dim" if mark else "")
     for key, measure in MEASURES.items():
         if any(key in row for row in everything.values()):
             table.add_row(
                 f"{measure.title} {measure.unit}".strip(), *(_cell(row.get(key), count) for row in everything.values())
             )
-    return table
+    above = [Text(f"WARNING: {warning}", "bold") for warning in report.warnings]
+    for name, sentences in report.summary.items():
+        above += [Text(f"\n{name}", "bold"), *(Text(f"- {sentence}") for sentence in sentences)]
+    return Group(*above, table)
 
 
 def _cell(score: scores.Score | None, count: int) -> str:

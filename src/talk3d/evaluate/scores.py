@@ -292,8 +292,10 @@ def _image_scores(frames: np.ndarray, true: np.ndarray, masks: Mapping[str, np.n
     for name in ("face", "torso"):
         mask = torch.from_numpy(masks[name])
         pair = greyed(mine, mask), greyed(other, mask)
-        columns[f"published_error_{name}"] = squared_error(*pair)
-        columns[f"published_ssim_{name}"] = ssim_published(*pair)
+        # Of an empty region both pictures are grey all over, and equal: that is no likeness, but nothing to compare.
+        there = mask.sum(dim=(1, 2)) > 0
+        columns[f"published_error_{name}"] = squared_error(*pair).where(there, torch.nan)
+        columns[f"published_ssim_{name}"] = ssim_published(*pair).where(there, torch.nan)
     return {**{name: values.double().numpy() for name, values in columns.items()}, "sharpness": np.array(sharp)}
 
 
