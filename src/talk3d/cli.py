@@ -506,16 +506,15 @@ def demo(output: Output = Path("out/demo"), minutes: float = 5.0) -> None:
         output: folder for everything the demo makes.
         minutes: training time of the talker.
     """
-    import rich
-
     from .demo import run_demo
-    from .evaluate.report import as_table
 
     with bar("Demo") as report:
         scores = run_demo(output, minutes, report)
-    rich.print(as_table(scores))
+    print("Frames of the clip that it did not learn from, spoken again:")
+    for sentence in scores.summary[scores.results[0]]:
+        print(f"- {sentence}")
     print(f"{output / 'demo.mp4'}: new words, as filmed, from the front, and orbiting; contact-sheet.png shows frames of it")
-    print(f"{output / 'report' / 'report.html'}: how near frames come that it did not learn from")
+    print(f"{output / 'report' / 'report.html'}: all scores, curves and pictures")
     print(f"{output / 'views' / 'sheet.png'}: the head from all sides, and where it falls apart")
     print(f"Next: talk3d speak {output / 'paul.talk3d'} SOUND -o hello.mp4, and then a film of your own: see README")
 
