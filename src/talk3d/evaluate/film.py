@@ -20,8 +20,6 @@ from ..video.clock import SAMPLES_PER_FRAME
 from ..video.look import count_frames, require_video
 from ..video.read import read_audio_chunks, read_frames
 
-"""Of sound, under each frame."""
-
 
 @dataclass(frozen=True)
 class Film:
