@@ -105,8 +105,8 @@ def keep_memory() -> None:
     """Let this process keep what it frees, for its next step.
 
     A step asks for a gigabyte in pieces; to get them from the system anew, page by page, takes a tenth of its time. Pieces of
-    32 MiB and more go back nevertheless: between what is kept, others of their size seldom fit. Only where the C library is
-    glibc; elsewhere nothing happens.
+    32 MiB and more for which there is no room in what is kept go back nevertheless: such holes are seldom filled. Only where
+    the C library is glibc; elsewhere nothing happens.
     """
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL("libc.so.6")

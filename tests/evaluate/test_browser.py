@@ -35,6 +35,9 @@ def report(tmp_path: Path) -> Path:
         moments=[Moment("frame 7", np.full((64, 192, 3), WORST, np.uint8))],
         film=film.read_bytes(),
         facts={"Machine": "one"},
+        summary={"a.mp4": ["Rests on 200 frames."]},
+        warnings=["look twice"],
+        adrift=set(),
         notes=["mind this"],
         missing=["LPIPS"],
     )

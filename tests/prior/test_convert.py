@@ -189,7 +189,7 @@ def test_the_talker_survives_its_own_folder(write: Write, tmp_path: Path) -> Non
     assert loaded.provenance == talker.provenance
     with pytest.raises(OutputExistsError):
         save_talk3d(tmp_path / "talker", talker)
-    with pytest.raises(ArtifactError, match="is a Talk3DWeights, but a Prior"):
+    with pytest.raises(ArtifactError, match="of the kind Talk3DWeights, but Prior"):
         Prior.open(tmp_path / "talker")
 
 
