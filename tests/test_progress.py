@@ -25,7 +25,15 @@ def test_a_log_says_when_stages_begin_and_how_long_they_still_take(
     ]
 
 
-def test_a_part_and_a_text_are_of_the_one_stage(capsys: pytest.CaptureFixture[str]) -> None:
+def test_short_stages_are_not_talked_through(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.bar("Cameras") as report:
+        for step in range(100):
+            report(step / 100)
+    assert capsys.readouterr().out.splitlines() == ["Cameras"]
+
+
+def test_a_part_and_a_text_are_of_the_one_stage(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
     with progress.bar("Training") as report:
         report(0.0, "step 1")
         report(0.9, "step 9 loss 0.5")

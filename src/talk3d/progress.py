@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+SECONDS = 10.0
+"""From one line of a stage to the next, at least."""
+
 
 @contextmanager
 def bar(title: str) -> Iterator[Callable[..., None]]:
@@ -45,17 +48,17 @@ def bar(title: str) -> Iterator[Callable[..., None]]:
 
 def _lines(title: str) -> Callable[..., None]:
     """What `bar` yields where lines are read afterwards."""
-    stage, begun, said = "", 0.0, 0
+    stage, begun, told, said = "", 0.0, 0.0, 0
 
     def report(first: float | str, second: str | float = "") -> None:
-        nonlocal stage, begun, said
+        nonlocal stage, begun, told, said
         name, part, text = _said(title, first, second)
         now = time.monotonic()
         if name != stage:
-            stage, begun, said = name, now, 0
+            stage, begun, told, said = name, now, now, 0
             print(name, flush=True)
-        elif int(10 * part) > said and part < 1:
-            said = int(10 * part)
+        elif int(10 * part) > said and part < 1 and now - told >= SECONDS:
+            told, said = now, int(10 * part)
             taken = now - begun
             print(f"{name}: {10 * said} %, {taken:.0f} s done, {taken / part - taken:.0f} s left {text}".rstrip(), flush=True)
 
