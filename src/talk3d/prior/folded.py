@@ -14,9 +14,6 @@ from torch import Tensor
 from talk3d.prior.superres import SuperResolution
 from talk3d.prior.synthesis import SynthesisBlock, SynthesisLayer, ToRGBLayer, upsample2d
 
-# Convolutions fill vector registers sixteen channels at a time; fewer take as long.
-_LANES = 16
-
 SLOPE = 0.2
 """Of the layers' leaky ReLU, left of zero."""
 
@@ -35,18 +32,28 @@ def faster_precision(device: torch.device = CPU) -> torch.dtype:
     return torch.bfloat16 if any(check is not None and check() for check in able) else torch.float32
 
 
-def layer_weights(
-    layer: SynthesisLayer, w: Float[Tensor, "1 w"]
-) -> tuple[Float[Tensor, "outputs inputs 3 3"], Float[Tensor, " outputs"]]:
-    """The kernel and the bias that a layer has for one style. Leaky ReLU's gain passes through it, so it is in both."""
+def layer_weights(layer: SynthesisLayer, w: Float[Tensor, "1 w"], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The kernel and the bias that a layer has for one style, and the filter that smooths each channel if it doubles the size;
+    for `run_layer`. Leaky ReLU's gain passes through it, so it is in both."""
     weight = layer.weight * layer.affine(w)[0, None, :, None, None]
     weight = weight * torch.rsqrt(weight.square().sum((1, 2, 3), keepdim=True) + 1e-8) * math.sqrt(2)
-    return weight, layer.bias * math.sqrt(2)
+    filter = None
+    if layer.up == 2:
+        # Up-sampling is followed by a filter of each channel by itself, whose output gets the bias.
+        weight = weight.transpose(0, 1)
+        filter = (4 * layer.resample_filter.flip([0, 1])).expand(len(layer.bias), 1, 4, 4).to(dtype).contiguous()
+    return weight.to(dtype).contiguous(memory_format=torch.channels_last), (layer.bias * math.sqrt(2)).to(dtype), filter
 
 
-def doubling_filter(layer: SynthesisLayer, dtype: torch.dtype) -> Float[Tensor, "outputs 1 4 4"]:
-    """What smooths each channel of a layer that doubles the size."""
-    return (4 * layer.resample_filter.flip([0, 1])).expand(len(layer.bias), 1, 4, 4).to(dtype).contiguous()
+def run_layer(x: Tensor, weight: Tensor, bias: Tensor, filter: Tensor | None, clamp: float | None) -> Tensor:
+    """What `SynthesisLayer` gives, by its weights for one style."""
+    if filter is None:
+        x = F.conv2d(x, weight, bias, padding=1)
+    else:
+        x = F.conv_transpose2d(x, weight, stride=2)
+        x = F.conv2d(x, filter, bias, padding=1, groups=len(bias))
+    x = F.leaky_relu_(x, SLOPE)
+    return x if clamp is None else x.clamp_(-clamp, clamp)
 
 
 def skip_weights(layer: ToRGBLayer, w: Float[Tensor, "1 w"]) -> Float[Tensor, "outputs inputs 1 1"]:
@@ -87,7 +94,7 @@ class _FoldedBlock:
         self.up, self.filter = block.up, block.resample_filter
         self.conv0 = _FoldedLayer(block.conv0, w, dtype)
         self.conv1 = _FoldedLayer(block.conv1, w, dtype)
-        self.torgb = _FoldedSkip(block.torgb, w, dtype, self.conv1.channels)
+        self.torgb = _FoldedSkip(block.torgb, w, dtype)
 
     def __call__(self, x: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         x = self.conv1(self.conv0(x))
@@ -99,29 +106,16 @@ class _FoldedLayer:
     """`SynthesisLayer`."""
 
     def __init__(self, layer: SynthesisLayer, w: Float[Tensor, "1 w"], dtype: torch.dtype) -> None:
-        self.up, self.clamp = layer.up, layer.clamp
-        weight, bias = layer_weights(layer, w)
-        self.bias = bias.to(dtype)
-        if self.up == 2:
-            # Up-sampling is followed by a filter of each channel by itself, whose output gets the bias.
-            weight, self.filter = weight.transpose(0, 1), doubling_filter(layer, dtype)
-        self.weight = weight.to(dtype).contiguous(memory_format=torch.channels_last)
-        self.channels = len(self.bias)
+        self.weights, self.clamp = layer_weights(layer, w, dtype), layer.clamp
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.up == 2:
-            x = F.conv_transpose2d(x, self.weight, stride=2)
-            x = F.conv2d(x, self.filter, self.bias, padding=1, groups=self.channels)
-        else:
-            x = F.conv2d(x, self.weight, self.bias, padding=1)
-        x = F.leaky_relu_(x, SLOPE)
-        return x if self.clamp is None else x.clamp_(-self.clamp, self.clamp)
+        return run_layer(x, *self.weights, self.clamp)
 
 
 class _FoldedSkip:
     """`ToRGBLayer`; its output is the picture, so in single precision."""
 
-    def __init__(self, layer: ToRGBLayer, w: Float[Tensor, "1 w"], dtype: torch.dtype, inputs: int) -> None:
+    def __init__(self, layer: ToRGBLayer, w: Float[Tensor, "1 w"], dtype: torch.dtype) -> None:
         self.clamp, self.bias = layer.clamp, layer.bias.float()
         self.weight = skip_weights(layer, w).to(dtype)
 

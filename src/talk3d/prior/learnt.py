@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from talk3d.prior.folded import SLOPE, doubling_filter, layer_weights, skip_weights
+from talk3d.prior.folded import SLOPE, layer_weights, run_layer, skip_weights
 from talk3d.prior.superres import SuperResolution
-from talk3d.prior.synthesis import SynthesisBlock, SynthesisLayer, upsample2d
+from talk3d.prior.synthesis import SynthesisBlock, upsample2d
 
 
 def enlarge_learnt(
@@ -44,35 +44,19 @@ def enlarge_learnt(
 
 def _block(block: SynthesisBlock, x: Tensor, image: Tensor, w: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     for layer in (block.conv0, block.conv1):
-        x = _layer(layer, x, w, dtype)
+        x = _Layer.apply(x, *layer_weights(layer, w, dtype), layer.clamp)
     y = F.conv2d(x, skip_weights(block.torgb, w).to(dtype)).float() + block.torgb.bias[:, None, None]
     if block.torgb.clamp is not None:
         y = y.clamp(-block.torgb.clamp, block.torgb.clamp)
     return x, (upsample2d(image, block.resample_filter) if block.up == 2 else image) + y
 
 
-def _layer(layer: SynthesisLayer, x: Tensor, w: Tensor, dtype: torch.dtype) -> Tensor:
-    weight, bias = layer_weights(layer, w)
-    if layer.up == 2:
-        weight = weight.transpose(0, 1)
-    weight = weight.to(dtype).contiguous(memory_format=torch.channels_last)
-    filter = doubling_filter(layer, dtype) if layer.up == 2 else None
-    return _Layer.apply(x, weight, bias.to(dtype), filter, layer.clamp)
-
-
 class _Layer(torch.autograd.Function):
-    """A convolution, filtered if it doubles the size, bias, leaky ReLU and limit. Keeps its input and its output."""
+    """`run_layer`, which keeps its input and its output alone."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, filter: Tensor | None, clamp: float | None) -> Tensor:
-        if filter is None:
-            y = F.conv2d(x, weight, bias, padding=1)
-        else:
-            y = F.conv_transpose2d(x, weight, stride=2)
-            y = F.conv2d(y, filter, bias, padding=1, groups=len(bias))
-        y = F.leaky_relu_(y, SLOPE)
-        if clamp is not None:
-            y = y.clamp_(-clamp, clamp)
+        y = run_layer(x, weight, bias, filter, clamp)
         ctx.save_for_backward(x, weight, filter, y)
         ctx.clamp = clamp
         return y
